@@ -1,0 +1,49 @@
+using OrleansDisk.Nbd.Protocol;
+
+namespace OrleansDisk.Nbd.Server;
+
+/// <summary>
+/// One request of the transmission phase, already checked against the export's size, flags and the protocol's limits.
+/// Instances and their buffers are pooled by the server.
+/// </summary>
+public abstract class NbdRequest
+{
+    public NbdCommand Command { get; protected set; }
+
+    public NbdCommandFlags Flags { get; protected set; }
+
+    /// <summary>First byte of the range; 0 for a flush.</summary>
+    public long Offset { get; protected set; }
+
+    /// <summary>Bytes of the range; 0 for a flush.</summary>
+    public uint Length { get; protected set; }
+
+    /// <summary>The payload of a write, or where a read puts its bytes: <see cref="Length"/> bytes. Empty otherwise.</summary>
+    public Memory<byte> Buffer { get; protected set; }
+
+    /// <summary>Whether the client can be told which parts of a read are holes, by <see cref="AddExtent"/>.</summary>
+    public bool WantsHoles { get; protected set; }
+
+    /// <summary>
+    /// Reports the next extent of a block-status request (base:allocation), or of a read that <see cref="WantsHoles"/>.
+    /// Extents follow each other without gaps from <see cref="Offset"/>. A block-status request needs at least one and
+    /// may stop anywhere; a read needs none (all data) or all of its range, and need not fill the buffer under holes.
+    /// </summary>
+    public abstract void AddExtent(uint length, NbdExtentState state);
+
+    /// <summary>Ends the request; call it once. The request must not be touched afterwards.</summary>
+    public abstract void Complete(NbdError error);
+}
+
+/// <summary>State of an extent (meta context base:allocation).</summary>
+[Flags]
+public enum NbdExtentState : uint
+{
+    Data = 0,
+
+    /// <summary>NBD_STATE_HOLE: nothing is allocated.</summary>
+    Hole = 1,
+
+    /// <summary>NBD_STATE_ZERO: reads as zeros.</summary>
+    Zero = 2,
+}
