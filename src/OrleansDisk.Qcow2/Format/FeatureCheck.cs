@@ -1,0 +1,66 @@
+namespace OrleansDisk.Qcow2.Format;
+
+/// <summary>What a header's feature bits allow.</summary>
+internal static class FeatureCheck
+{
+    private const IncompatibleFeatures Known = IncompatibleFeatures.Dirty | IncompatibleFeatures.Corrupt
+        | IncompatibleFeatures.ExternalDataFile | IncompatibleFeatures.CompressionType | IncompatibleFeatures.ExtendedL2;
+
+    /// <summary>Refuses bits that nobody told us about, by the names that the image gives them.</summary>
+    public static void RefuseUnknown(IncompatibleFeatures features, IReadOnlyList<HeaderExtension> extensions)
+    {
+        ulong unknown = (ulong)(features & ~Known);
+        if (unknown == 0)
+            return;
+        var names = new List<string>();
+        HeaderExtension? table = extensions.FirstOrDefault(e => e.Type == HeaderExtensionType.FeatureNames);
+        foreach (FeatureName name in table?.ParseFeatureNames() ?? [])
+        {
+            if (name.Type != 0 || name.Bit > 63 || (unknown & (1UL << name.Bit)) == 0)
+                continue;
+            names.Add(name.Name);
+            unknown &= ~(1UL << name.Bit);
+        }
+        if (unknown != 0)
+            names.Add($"Unknown incompatible feature: {unknown:x}");
+        throw new Qcow2FormatException($"Unsupported qcow2 feature(s): {string.Join(", ", names)}");
+    }
+
+    /// <summary>The compression type is known, and its feature bit says the same.</summary>
+    public static void ValidateCompressionType(byte type, IncompatibleFeatures features)
+    {
+        bool hasBit = features.HasFlag(IncompatibleFeatures.CompressionType);
+        if (type > 1)
+            throw new Qcow2FormatException($"qcow2: unknown compression type: {type}");
+        if (type == 0 && hasBit)
+            throw new Qcow2FormatException("qcow2: Compression type incompatible feature bit must not be set");
+        if (type != 0 && !hasBit)
+            throw new Qcow2FormatException("qcow2: Compression type incompatible feature bit must be set");
+    }
+
+    /// <summary>Refuses what the specification defines and this version does not read, each by its name.</summary>
+    public static void RefuseUnsupported(Header header)
+    {
+        const string remedy = "use qemu-img convert to make an image without it";
+        if (header.Encryption != EncryptionMethod.None)
+            throw new Qcow2UnsupportedException($"encryption ({header.Encryption.ToString().ToLowerInvariant()})", remedy);
+        if (header.Incompatible.HasFlag(IncompatibleFeatures.ExternalDataFile))
+            throw new Qcow2UnsupportedException("external data file", remedy);
+        if (header.Incompatible.HasFlag(IncompatibleFeatures.ExtendedL2))
+            throw new Qcow2UnsupportedException("extended L2 entries", remedy);
+        if (header.Incompatible.HasFlag(IncompatibleFeatures.CompressionType))
+            throw new Qcow2UnsupportedException("compression type zstd", remedy);
+    }
+
+    /// <summary>Refuses writing where only reading is safe.</summary>
+    public static void RefuseUnwritable(Header header)
+    {
+        if (header.Incompatible.HasFlag(IncompatibleFeatures.Corrupt))
+            throw new Qcow2Exception("qcow2: Image is corrupt; cannot be opened read/write");
+        if (header.Autoclear.HasFlag(AutoclearFeatures.Bitmaps))
+        {
+            throw new Qcow2UnsupportedException("writing to an image with persistent dirty bitmaps",
+                "open it read-only, or remove them first with qemu-img bitmap --remove");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+using System.Runtime.InteropServices;
+
+namespace OrleansDisk.Qcow2.Io;
+
+/// <summary>The system calls for which the class library has no equal.</summary>
+internal static unsafe partial class LibC
+{
+    public const int Interrupted = 4;
+    public const int Again = 11;
+    public const int FileTooBig = 27;
+    public const int NoSpace = 28;
+    public const int NotSupported = 95;
+    public const int NoSuchDevice = 6;
+    public const int NotImplemented = 38;
+    public const int InvalidArgument = 22;
+    public const int QuotaExceeded = 122;
+
+    public const int ReadNoWait = 8;
+    public const int KeepSize = 1;
+    public const int PunchHole = 2;
+    public const int SeekData = 3;
+    public const int SeekHole = 4;
+
+    /// <summary>Buffers that one call takes at most.</summary>
+    public const int MaxVectorCount = 1024;
+
+    [StructLayout(LayoutKind.Sequential)]
+    public struct IoVector
+    {
+        public void* Start;
+        public nuint Bytes;
+    }
+
+    [LibraryImport("libc", EntryPoint = "preadv2", SetLastError = true)]
+    public static partial nint ReadVector(int file, IoVector* vectors, int count, long offset, int flags);
+
+    [LibraryImport("libc", EntryPoint = "pread", SetLastError = true)]
+    public static partial nint Read(int file, void* buffer, nuint bytes, long offset);
+
+    [LibraryImport("libc", EntryPoint = "pwrite", SetLastError = true)]
+    public static partial nint Write(int file, void* buffer, nuint bytes, long offset);
+
+    [LibraryImport("libc", EntryPoint = "pwritev", SetLastError = true)]
+    public static partial nint WriteVector(int file, IoVector* vectors, int count, long offset);
+
+    [LibraryImport("libc", EntryPoint = "fdatasync", SetLastError = true)]
+    public static partial int DataSync(int file);
+
+    [LibraryImport("libc", EntryPoint = "fallocate", SetLastError = true)]
+    public static partial int Allocate(int file, int mode, long offset, long bytes);
+
+    [LibraryImport("libc", EntryPoint = "ftruncate", SetLastError = true)]
+    public static partial int Truncate(int file, long bytes);
+
+    [LibraryImport("libc", EntryPoint = "lseek", SetLastError = true)]
+    public static partial long Seek(int file, long offset, int whence);
+
+    public const short ReadLock = 0;
+    public const short WriteLock = 1;
+    public const short Unlock = 2;
+    public const int GetLock = 36;
+    public const int SetLock = 37;
+
+    [StructLayout(LayoutKind.Sequential)]
+    public struct FileLock
+    {
+        public short Type;
+        public short Whence;
+        public long Start;
+        public long Length;
+        public int Process;
+    }
+
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    public static partial int Control(int file, int command, FileLock* fileLock);
+}

@@ -1,0 +1,308 @@
+using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
+
+namespace OrleansDisk.Qcow2.Io;
+
+/// <summary>
+/// A file of the local file system. What the page cache can answer at once is done on the caller's thread; what may
+/// block (a page that is not cached, a large transfer, a flush) goes to the thread pool.
+/// </summary>
+public sealed class LocalBlockFile : IBlockFile
+{
+    /// <summary>Transfers above this many bytes leave the caller's thread, so that they overlap with its other work.</summary>
+    private const int InlineBytes = 128 << 10;
+
+    private readonly SafeFileHandle _handle;
+    private long _lengthBytes;
+    private volatile bool _canReadNoWait = true;
+
+    private LocalBlockFile(SafeFileHandle handle, string path, bool isReadOnly)
+    {
+        _handle = handle;
+        Name = path;
+        IsReadOnly = isReadOnly;
+        _lengthBytes = RandomAccess.GetLength(handle);
+    }
+
+    public string Name { get; }
+
+    public bool IsReadOnly { get; }
+
+    public long LengthBytes => Volatile.Read(ref _lengthBytes);
+
+    private int Descriptor => (int)_handle.DangerousGetHandle();
+
+    /// <summary>Opens an existing file and takes the image locks before anything is read.</summary>
+    /// <exception cref="ImageLockedException">Someone holds what excludes <paramref name="access"/>.</exception>
+    /// <exception cref="IOException">The file can't be opened.</exception>
+    public static LocalBlockFile Open(string path, ImageAccess access)
+    {
+        bool write = access == ImageAccess.Write;
+        return Open(path, FileMode.Open, write ? FileAccess.ReadWrite : FileAccess.Read, access);
+    }
+
+    /// <summary>Makes the file, or empties it when it is there and nobody holds its locks.</summary>
+    /// <exception cref="ImageLockedException">It is there and in use.</exception>
+    public static LocalBlockFile Create(string path)
+    {
+        LocalBlockFile file = Open(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, ImageAccess.Write);
+        if (file.LengthBytes != 0)
+            file.Truncate(0);
+        return file;
+    }
+
+    private static LocalBlockFile Open(string path, FileMode mode, FileAccess fileAccess, ImageAccess access)
+    {
+        if (Directory.Exists(path))
+            throw new Qcow2Exception($"Could not open '{path}': Is a directory");
+        SafeFileHandle handle;
+        try
+        {
+            handle = File.OpenHandle(path, mode, fileAccess, FileShare.ReadWrite | FileShare.Delete);
+        }
+        catch (UnauthorizedAccessException e)
+        {
+            throw new Qcow2Exception($"Could not open '{path}': Permission denied", e);
+        }
+        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw new Qcow2Exception($"Could not open '{path}': No such file or directory", e);
+        }
+        try
+        {
+            ImageLock.Acquire(handle, path, access);
+            return new LocalBlockFile(handle, path, fileAccess == FileAccess.Read);
+        }
+        catch
+        {
+            handle.Dispose();
+            throw;
+        }
+    }
+
+    public ValueTask ReadAsync(long offset, Memory<byte> buffer)
+    {
+        if (buffer.Length <= InlineBytes)
+        {
+            int read = ReadCached(offset, buffer.Span);
+            if (read == buffer.Length)
+                return ValueTask.CompletedTask;
+            (offset, buffer) = (offset + read, buffer[read..]);
+        }
+        return OnThreadPool(() => ReadBlocking(offset, buffer.Span));
+    }
+
+    public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data)
+    {
+        if (data.Length > InlineBytes)
+            return OnThreadPool(() => WriteBlocking(offset, data.Span));
+        WriteBlocking(offset, data.Span);
+        return ValueTask.CompletedTask;
+    }
+
+    public ValueTask WriteAsync(long offset, IReadOnlyList<ReadOnlyMemory<byte>> pieces)
+    {
+        long bytes = 0;
+        foreach (ReadOnlyMemory<byte> piece in pieces)
+            bytes += piece.Length;
+        if (bytes > InlineBytes)
+            return OnThreadPool(() => WriteBlocking(offset, pieces));
+        WriteBlocking(offset, pieces);
+        return ValueTask.CompletedTask;
+    }
+
+    public ValueTask FlushAsync() => OnThreadPool(() =>
+    {
+        if (LibC.DataSync(Descriptor) != 0)
+            throw Failure("flushing", Marshal.GetLastPInvokeError());
+    });
+
+    public async ValueTask<bool> PunchHoleAsync(long offset, long bytes)
+    {
+        bool supported = true;
+        await OnThreadPool(() => supported = PunchHoleBlocking(offset, bytes));
+        return supported;
+    }
+
+    private bool PunchHoleBlocking(long offset, long bytes)
+    {
+        if (LibC.Allocate(Descriptor, LibC.PunchHole | LibC.KeepSize, offset, bytes) == 0)
+            return true;
+        int errorNumber = Marshal.GetLastPInvokeError();
+        return errorNumber is LibC.NotSupported or LibC.NotImplemented
+            ? false : throw Failure("discarding in", errorNumber);
+    }
+
+    public ValueTask SetLengthAsync(long bytes) => OnThreadPool(() => Truncate(bytes));
+
+    public FileExtent GetExtent(long offset, long limit)
+    {
+        if (offset >= LengthBytes)
+            return new FileExtent(limit - offset, IsData: false);
+        long data = LibC.Seek(Descriptor, offset, LibC.SeekData);
+        if (data < 0)
+        {
+            // ENXIO: a hole to the end. Anything else: the file system can't tell, so all is data.
+            bool isHole = Marshal.GetLastPInvokeError() == LibC.NoSuchDevice;
+            return new FileExtent(limit - offset, IsData: !isHole);
+        }
+        if (data > offset)
+            return new FileExtent(Math.Min(data, limit) - offset, IsData: false);
+        long hole = LibC.Seek(Descriptor, offset, LibC.SeekHole);
+        return new FileExtent((hole <= offset ? limit : Math.Min(hole, limit)) - offset, IsData: true);
+    }
+
+    public ValueTask DisposeAsync()
+    {
+        _handle.Dispose();
+        return ValueTask.CompletedTask;
+    }
+
+    private void Truncate(long bytes)
+    {
+        if (LibC.Truncate(Descriptor, bytes) != 0)
+            throw Failure("resizing", Marshal.GetLastPInvokeError());
+        Volatile.Write(ref _lengthBytes, bytes);
+    }
+
+    /// <summary>Reads what the page cache holds; returns the bytes that are done (the end of the file counts as done).</summary>
+    private unsafe int ReadCached(long offset, Span<byte> buffer)
+    {
+        fixed (byte* start = buffer)
+        {
+            int done = 0;
+            while (done < buffer.Length)
+            {
+                nint read;
+                if (_canReadNoWait)
+                {
+                    var vector = new LibC.IoVector { Start = start + done, Bytes = (nuint)(buffer.Length - done) };
+                    read = LibC.ReadVector(Descriptor, &vector, 1, offset + done, LibC.ReadNoWait);
+                }
+                else
+                {
+                    read = LibC.Read(Descriptor, start + done, (nuint)(buffer.Length - done), offset + done);
+                }
+                if (read == 0)
+                {
+                    buffer[done..].Clear();
+                    return buffer.Length;
+                }
+                if (read > 0)
+                {
+                    done += (int)read;
+                    continue;
+                }
+                int errorNumber = Marshal.GetLastPInvokeError();
+                if (errorNumber is LibC.NotSupported or LibC.NotImplemented && _canReadNoWait)
+                    _canReadNoWait = false; // tmpfs: always in memory, so a plain read never blocks
+                else if (errorNumber == LibC.Again)
+                    return done;
+                else if (errorNumber != LibC.Interrupted)
+                    throw Failure("reading", errorNumber);
+            }
+            return done;
+        }
+    }
+
+    private unsafe void ReadBlocking(long offset, Span<byte> buffer)
+    {
+        fixed (byte* start = buffer)
+        {
+            for (int done = 0; done < buffer.Length;)
+            {
+                nint read = LibC.Read(Descriptor, start + done, (nuint)(buffer.Length - done), offset + done);
+                if (read == 0)
+                {
+                    buffer[done..].Clear();
+                    return;
+                }
+                if (read > 0)
+                    done += (int)read;
+                else if (Marshal.GetLastPInvokeError() is var errorNumber and not LibC.Interrupted)
+                    throw Failure("reading", errorNumber);
+            }
+        }
+    }
+
+    private unsafe void WriteBlocking(long offset, ReadOnlySpan<byte> data)
+    {
+        fixed (byte* start = data)
+        {
+            for (int done = 0; done < data.Length;)
+            {
+                nint written = LibC.Write(Descriptor, start + done, (nuint)(data.Length - done), offset + done);
+                if (written > 0)
+                    done += (int)written;
+                else if (Marshal.GetLastPInvokeError() is var errorNumber and not LibC.Interrupted)
+                    throw Failure("writing", errorNumber);
+            }
+        }
+        NoteWritten(offset + data.Length);
+    }
+
+    private unsafe void WriteBlocking(long offset, IReadOnlyList<ReadOnlyMemory<byte>> pieces)
+    {
+        // A write can end early inside any piece, and a call takes a limited number of them: finishing piece by piece
+        // covers both.
+        int first = 0;
+        int skip = 0;
+        LibC.IoVector* vectors = stackalloc LibC.IoVector[Math.Min(pieces.Count, LibC.MaxVectorCount)];
+        while (first < pieces.Count)
+        {
+            int count = Math.Min(pieces.Count - first, LibC.MaxVectorCount);
+            using var pins = new PinnedPieces(pieces, first, count, skip, vectors);
+            nint written = LibC.WriteVector(Descriptor, vectors, count, offset);
+            if (written < 0)
+            {
+                int errorNumber = Marshal.GetLastPInvokeError();
+                if (errorNumber == LibC.Interrupted)
+                    continue;
+                throw Failure("writing", errorNumber);
+            }
+            offset += written;
+            long left = written + skip;
+            while (first < pieces.Count && left >= pieces[first].Length)
+                left -= pieces[first++].Length;
+            skip = (int)left;
+        }
+        NoteWritten(offset);
+    }
+
+    private void NoteWritten(long end)
+    {
+        long length;
+        while (end > (length = Volatile.Read(ref _lengthBytes)))
+            Interlocked.CompareExchange(ref _lengthBytes, end, length);
+    }
+
+    private BlockFileException Failure(string operation, int errorNumber) =>
+        new(operation, Name, errorNumber, Marshal.GetPInvokeErrorMessage(errorNumber));
+
+    private static ValueTask OnThreadPool(Action blocking) => new(Task.Factory.StartNew(
+        blocking, CancellationToken.None, TaskCreationOptions.DenyChildAttach, TaskScheduler.Default));
+
+    /// <summary>Keeps the pieces of a vectored write in place while the system reads them.</summary>
+    private readonly unsafe ref struct PinnedPieces : IDisposable
+    {
+        private readonly System.Buffers.MemoryHandle[] _handles;
+
+        public PinnedPieces(
+            IReadOnlyList<ReadOnlyMemory<byte>> pieces, int first, int count, int skip, LibC.IoVector* vectors)
+        {
+            _handles = new System.Buffers.MemoryHandle[count];
+            for (int i = 0; i < count; i++)
+            {
+                ReadOnlyMemory<byte> piece = i == 0 ? pieces[first][skip..] : pieces[first + i];
+                _handles[i] = piece.Pin();
+                vectors[i] = new LibC.IoVector { Start = _handles[i].Pointer, Bytes = (nuint)piece.Length };
+            }
+        }
+
+        public void Dispose()
+        {
+            foreach (System.Buffers.MemoryHandle handle in _handles)
+                handle.Dispose();
+        }
+    }
+}
