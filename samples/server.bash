@@ -1,5 +1,5 @@
 # What the samples share: their options, and the server that exports an image. Sourced, not run.
-# A sample that starts another server needs a case in `start_server`, nothing else.
+# Another server, or another command line of one of these, is a change in `start_server` only.
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 sample=$(basename "$(cd "$(dirname "$0")" && pwd)")
@@ -70,7 +70,7 @@ find_program() {
         local project=$repository/src/$4
         command -v dotnet >/dev/null || fail "no $published and no dotnet to build it: publish $2, or name it"
         say "building $4"
-        dotnet build "$project" -nodeReuse:false -v quiet --nologo || fail "$4 does not build"
+        dotnet build "$project" -nodeReuse:false >"$work/build.log" || fail "$4 does not build"
         # The assembly itself and not `dotnet run`, so that a signal reaches it.
         path=$(dotnet msbuild "$project" -getProperty:TargetPath)
     fi
@@ -98,11 +98,10 @@ begin() {
 end() {
     local status=$? log
     set +e # whatever fails from here on, the rest of the cleaning up is still done
-    [[ -z $server_pid ]] || kill -KILL "$server_pid" 2>/dev/null
+    [[ -z $server_pid ]] || { kill -KILL "$server_pid" && wait "$server_pid"; } 2>/dev/null
     if ((status)); then
         # The newest log tells what went wrong; the server's may tell why.
-        for log in $(cd "$work" && find . -name '*.log' -size +0 -printf '%T@ %f\n' | sort -n | tail -n 1 | cut -d ' ' -f 2 |
-            grep -v '^server.log$') server.log; do
+        for log in $(cd "$work" && ls -t -- *.log | grep -vx server.log | head -n 1) server.log; do
             [[ ! -s $work/$log ]] || printf -- '--- %s ends with\n%s\n' "$log" "$(tail -n 20 "$work/$log")" >&2
         done
     fi
