@@ -129,7 +129,7 @@ start_server() {
     "${command_line[@]}" </dev/null >>"$work/server.log" 2>&1 &
     server_pid=$!
     local deadline=$((SECONDS + 30))
-    until nbdinfo --size "$uri" >"$work/nbdinfo.log" 2>&1; do
+    until timeout 5 nbdinfo --size "$uri" >"$work/nbdinfo.log" 2>&1; do
         kill -0 "$server_pid" 2>/dev/null || fail "$server ended at once: ${command_line[*]}"
         ((SECONDS < deadline)) || fail "$server does not answer on $uri within 30 s"
         sleep 0.1
@@ -147,6 +147,9 @@ stop_server() {
     ((status == 0 || status == 143)) || fail "$server ended with status $status"
     rm -f "$work/nbd.sock"
 }
+
+# client COMMAND...: one NBD client; a server that stops answering makes it fail, not hang.
+client() { timeout --foreground --kill-after=10 60 "$@"; }
 
 # check_image FILE: the file left behind is a clean qcow2 image, without even a leaked cluster.
 check_image() {
