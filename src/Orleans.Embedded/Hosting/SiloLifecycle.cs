@@ -36,13 +36,22 @@ internal sealed class SiloLifecycle : ISiloLifecycle, IHostedService
         return subscription;
     }
 
+    /// <summary>Starts stage after stage. If one fails, those that were started are stopped again.</summary>
     public async Task StartAsync(CancellationToken cancellationToken)
     {
-        foreach (IGrouping<int, Subscription> stage in Stages().OrderBy(stage => stage.Key))
+        try
         {
-            cancellationToken.ThrowIfCancellationRequested();
-            _startedStage = stage.Key;
-            await Task.WhenAll(stage.Select(each => each.Observer.OnStart(cancellationToken)));
+            foreach (IGrouping<int, Subscription> stage in Stages().OrderBy(stage => stage.Key))
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                _startedStage = stage.Key;
+                await Task.WhenAll(stage.Select(each => each.Observer.OnStart(cancellationToken)));
+            }
+        }
+        catch
+        {
+            await StopAsync(cancellationToken); // a host does not stop what did not start
+            throw;
         }
     }
 

@@ -78,6 +78,16 @@ public static class GrainExtensions
     /// <summary>The key of a grain or of a reference to one.</summary>
     public static string GetPrimaryKeyString(this IAddressable grain) => grain.GetGrainId().Key.ToString();
 
+    /// <summary>A reference to the grain, or to what a reference names, by another of its interfaces.
+    /// A grain passes this, not itself, to other grains.</summary>
+    public static TGrainInterface AsReference<TGrainInterface>(this IAddressable grain)
+    {
+        (Silo silo, GrainClass? grainClass, Activation? target) = grain is GrainReference reference
+            ? (reference.Silo, reference.Class, reference.Target)
+            : (Activation.Of((IGrainBase)grain).Silo, Activation.Of((IGrainBase)grain).Class, null);
+        return GrainReference.Create<TGrainInterface>(silo, grainClass, grain.GetGrainId(), target);
+    }
+
     /// <exception cref="ArgumentException">The object is no grain and no reference to one.</exception>
     public static GrainId GetGrainId(this IAddressable grain) => grain switch
     {

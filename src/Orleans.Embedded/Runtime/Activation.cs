@@ -107,8 +107,8 @@ internal sealed class Activation : IGrainContext
         {
             if (_stage != Stage.Active || _running.First is not null || now < _keptUntil || now - _idleSince < Class!.CollectionAge)
                 return;
+            Deactivate(new(DeactivationReasonCode.ActivationIdle, $"Idle for {Class.CollectionAge}."));
         }
-        Deactivate(new(DeactivationReasonCode.ActivationIdle, $"Idle for {Class.CollectionAge}."));
     }
 
     public void DelayDeactivation(TimeSpan time)

@@ -37,12 +37,17 @@ internal static class DeepCopy
     public static bool IsAlwaysShared(Type type)
     {
         type = Nullable.GetUnderlyingType(type) ?? type;
-        return type.IsAssignableTo(typeof(IAddressable)) || (type.IsSealed && (IsShared(type) || IsImmutable(type)))
+        return (type.IsSealed && (IsShared(type) || IsImmutable(type)))
             || (type.IsValueType && CopierOf(type) is null); // a class may contain itself, so classes are looked at when met
     }
 
     private static Copier? CopierOf(Type type) => s_copiers.GetOrAdd(type, static type =>
     {
+        if (type.IsAssignableTo(typeof(IAddressable)) && !type.IsAssignableTo(typeof(GrainReference)))
+        {
+            throw new NotSupportedException($"{type} is a grain or an observer itself; pass a reference to it "
+                + "(this.AsReference<T>(), or IGrainFactory.CreateObjectReference<T>).");
+        }
         bool serializable = type.IsDefined(typeof(GenerateSerializerAttribute));
         if (IsShared(type) || IsImmutable(type))
             return null;

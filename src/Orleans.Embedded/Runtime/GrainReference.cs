@@ -16,10 +16,9 @@ internal class GrainReference : DispatchProxy
     public Activation? Target { get; set; }
 
     public static TInterface Create<TInterface>(Silo silo, GrainClass? grainClass, GrainId grainId, Activation? target)
-        where TInterface : IAddressable
     {
         TInterface proxy = DispatchProxy.Create<TInterface, GrainReference>();
-        var reference = (GrainReference)(object)proxy;
+        var reference = (GrainReference)(object)proxy!;
         (reference.Silo, reference.Class, reference.GrainId, reference.Target) = (silo, grainClass, grainId, target);
         return proxy;
     }

@@ -63,6 +63,31 @@ public sealed class ActivationTests(RunningSilo silo) : IClassFixture<RunningSil
     }
 
     [Fact]
+    public async Task Calls_among_retirements_are_all_answered_and_activations_never_coexist()
+    {
+        var restless = new ForwardingSilo();
+        await restless.InitializeAsync();
+        string[][] names = await Task.WhenAll(Enumerable.Range(0, 8).Select(caller => Task.Run(async () =>
+        {
+            var grain = restless.Grains.GetGrain<ISerialTurnGrain>("restless");
+            var answers = new List<string>();
+            for (int i = 0; i < 100; i++)
+            {
+                answers.Add(await grain.Record("restless call"));
+                if (i % 10 == caller)
+                    await grain.Retire();
+            }
+            return answers.ToArray();
+        })));
+        Assert.Equal(800, restless.Journal.Read("restless call").Length);
+        Assert.True(names.SelectMany(each => each).Distinct().Count() > 1);
+        string[] turns = [.. restless.Journal.Read("restless ").Where(entry => entry is "restless activated" or "restless deactivated")];
+        Assert.All(turns.Index(), turn =>
+            Assert.Equal(turn.Index % 2 == 0 ? "restless activated" : "restless deactivated", turn.Item));
+        await restless.DisposeAsync();
+    }
+
+    [Fact]
     public async Task The_silo_deactivates_its_grains_when_it_stops()
     {
         var stopping = new RunningSilo();
@@ -87,6 +112,9 @@ public sealed class ActivationTests(RunningSilo silo) : IClassFixture<RunningSil
         Assert.Equal(["idle deactivating: ActivationIdle"], collecting.Journal.Read("idle deactivating"));
         Assert.NotEqual(first, await grain.Record("used again"));
     }
+
+    private sealed class ForwardingSilo() : RunningSilo(silo =>
+        silo.Configure<SiloMessagingOptions>(options => options.MaxForwardCount = 1000));
 
     private sealed class CollectingSilo() : RunningSilo(silo => silo.Configure<GrainCollectionOptions>(options =>
     {

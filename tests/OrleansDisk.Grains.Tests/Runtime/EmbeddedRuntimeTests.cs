@@ -100,6 +100,27 @@ public sealed class EmbeddedRuntimeTests
         await silo.DisposeAsync();
     }
 
+    [Fact]
+    public async Task A_silo_that_fails_to_start_stops_what_it_started()
+    {
+        var silo = new FailingSilo();
+        await Assert.ThrowsAsync<InvalidDataException>(silo.InitializeAsync);
+        Assert.Equal(["start services", "start active", "stop active", "stop services"], silo.Journal.Read("st"));
+        await silo.DisposeAsync();
+    }
+
+    [Fact]
+    public async Task A_call_made_where_the_execution_context_does_not_flow_is_answered()
+    {
+        var silo = new RunningSilo();
+        await silo.InitializeAsync();
+        Task<string> call;
+        using (ExecutionContext.SuppressFlow())
+            call = silo.Grains.GetGrain<ISerialTurnGrain>("unflowing").Record("called");
+        Assert.StartsWith("unflowing", await call, StringComparison.Ordinal);
+        await silo.DisposeAsync();
+    }
+
     [GenerateSerializer]
     internal sealed class Forgetful
     {
@@ -121,6 +142,12 @@ public sealed class EmbeddedRuntimeTests
         silo.Services.AddSingleton<ILifecycleParticipant<ISiloLifecycle>, Stages>();
         silo.AddStartupTask((services, _) =>
             services.GetRequiredService<IGrainFactory>().GetGrain<ISerialTurnGrain>("staged").Record("used"));
+    });
+
+    private sealed class FailingSilo() : RunningSilo(silo =>
+    {
+        silo.Services.AddSingleton<ILifecycleParticipant<ISiloLifecycle>, Stages>();
+        silo.AddStartupTask((_, _) => throw new InvalidDataException("not today"));
     });
 
     private sealed class Stages(Journal journal) : ILifecycleParticipant<ISiloLifecycle>

@@ -17,6 +17,16 @@ public sealed class ReferenceTests(RunningSilo silo) : IClassFixture<RunningSilo
     }
 
     [Fact]
+    public async Task A_grain_passes_a_reference_to_itself() =>
+        Assert.Equal("self", await silo.Grains.GetGrain<ISpeakerGrain>("self")
+            .Introduce(silo.Grains.GetGrain<ISpeakerGrain>("greeted")));
+
+    [Fact]
+    public async Task An_observer_without_a_reference_does_not_travel() =>
+        await Assert.ThrowsAsync<NotSupportedException>(
+            () => silo.Grains.GetGrain<ISpeakerGrain>("unreferenced").Listen(new Listener()));
+
+    [Fact]
     public async Task A_grain_calls_observers_back()
     {
         var speaker = silo.Grains.GetGrain<ISpeakerGrain>("speaker");

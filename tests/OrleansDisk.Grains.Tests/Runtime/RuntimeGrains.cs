@@ -280,6 +280,11 @@ public interface ISpeakerGrain : IGrainWithStringKey
 
     /// <summary>Asks another grain, by a reference that it was given, for its activation's name.</summary>
     Task<string> Ask(ITurnGrain grain);
+
+    /// <summary>Passes a reference to itself to another grain, which returns the key that it finds there.</summary>
+    Task<string> Introduce(ISpeakerGrain other);
+
+    Task<string> Greet(ISpeakerGrain other);
 }
 
 public sealed class SpeakerGrain : Grain, ISpeakerGrain
@@ -301,4 +306,8 @@ public sealed class SpeakerGrain : Grain, ISpeakerGrain
     }
 
     public Task<string> Ask(ITurnGrain grain) => grain.Record("asked");
+
+    public Task<string> Introduce(ISpeakerGrain other) => other.Greet(this.AsReference<ISpeakerGrain>());
+
+    public Task<string> Greet(ISpeakerGrain other) => Task.FromResult(other.GetPrimaryKeyString());
 }
