@@ -13,8 +13,10 @@ public interface INbdExport
     string Description { get; }
 
     /// <summary>
-    /// Connects one client: called once for every connection that enters the transmission phase, and before the
-    /// size is told to the client. Fails with <see cref="NbdExportException"/> when the export can't be had.
+    /// Connects one client: called once for every connection that enters the transmission phase, before the size is
+    /// told to the client, and for one that only asks for information (NBD_OPT_INFO), which ends soon. Fails with
+    /// <see cref="NbdExportException"/> when the export can't be had. The token is cancelled when the client or the
+    /// server goes away meanwhile.
     /// </summary>
     ValueTask<INbdExportSession> ConnectAsync(CancellationToken cancellation);
 }
@@ -29,7 +31,8 @@ public interface INbdExportSession : IAsyncDisposable
     /// Starts every request of <paramref name="batch"/>, in order; called on the connection's own thread, never twice
     /// at once. Each request is completed exactly once, on any thread and in any order, by
     /// <see cref="NbdRequest.Complete"/>; requests that complete before this method returns share one send.
-    /// The span is only valid during the call; the requests are valid until they complete.
+    /// The span is only valid during the call; the requests are valid until they complete. What it throws closes the
+    /// connection, and its open requests fail.
     /// </summary>
     void Submit(ReadOnlySpan<NbdRequest> batch);
 }
@@ -48,6 +51,9 @@ public readonly record struct NbdExportInfo(long Bytes)
 
     /// <summary>Whether NBD_CMD_FLAG_FAST_ZERO is offered.</summary>
     public bool CanFastZero { get; init; }
+
+    /// <summary>Whether NBD_CMD_CACHE is offered: a hint, which may complete without effect.</summary>
+    public bool CanCache { get; init; }
 
     /// <summary>Whether a flush on one connection covers writes that completed on every connection.</summary>
     public bool CanMultiConnect { get; init; }

@@ -12,7 +12,7 @@ public abstract class NbdRequest
 
     public NbdCommandFlags Flags { get; protected set; }
 
-    /// <summary>First byte of the range; 0 for a flush.</summary>
+    /// <summary>First byte of the range, in bytes; 0 for a flush.</summary>
     public long Offset { get; protected set; }
 
     /// <summary>Bytes of the range; 0 for a flush.</summary>
@@ -26,13 +26,18 @@ public abstract class NbdRequest
 
     /// <summary>
     /// Reports the next extent of a block-status request (base:allocation), or of a read that <see cref="WantsHoles"/>.
-    /// Extents follow each other without gaps from <see cref="Offset"/>. A block-status request needs at least one and
-    /// may stop anywhere; a read needs none (all data) or all of its range, and need not fill the buffer under holes.
+    /// Extents follow each other without gaps from <see cref="Offset"/>; neighbours of one state are merged. A
+    /// block-status request needs at least one and may stop anywhere; its last one may go past the range. A read needs
+    /// none (all data) or all of its range, and need not fill the buffer under extents that are
+    /// <see cref="NbdExtentState.Zero"/>.
     /// </summary>
-    public abstract void AddExtent(uint length, NbdExtentState state);
+    /// <returns>Whether more extents are of use: false once the range is covered, or the reply is full.</returns>
+    public abstract bool AddExtent(uint length, NbdExtentState state);
 
     /// <summary>Ends the request; call it once. The request must not be touched afterwards.</summary>
-    public abstract void Complete(NbdError error);
+    /// <param name="error">What the client is told.</param>
+    /// <param name="message">Why, for people; sent where the client negotiated structured replies.</param>
+    public abstract void Complete(NbdError error, string? message = null);
 }
 
 /// <summary>State of an extent (meta context base:allocation).</summary>

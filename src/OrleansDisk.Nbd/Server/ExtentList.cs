@@ -1,0 +1,62 @@
+namespace OrleansDisk.Nbd.Server;
+
+/// <summary>A run of bytes of one state.</summary>
+internal readonly record struct Extent(uint Length, NbdExtentState State);
+
+/// <summary>The extents reported for one request: consecutive, neighbours of one state merged, bounded in number.</summary>
+internal sealed class ExtentList
+{
+    private const int KeptCapacity = 64;
+
+    private Extent[] _extents = new Extent[4];
+    private uint _rangeBytes;
+    private int _maxCount;
+    private int _count;
+
+    /// <summary>Bytes of the range that are described; can exceed it by the last extent.</summary>
+    public ulong CoveredBytes { get; private set; }
+
+    public ReadOnlySpan<Extent> Extents => _extents.AsSpan(0, _count);
+
+    public void Start(uint rangeBytes, int maxCount)
+    {
+        _rangeBytes = rangeBytes;
+        _maxCount = maxCount;
+        _count = 0;
+        CoveredBytes = 0;
+        if (_extents.Length > KeptCapacity)
+            _extents = new Extent[KeptCapacity];
+    }
+
+    /// <summary>Appends an extent; whether more are of use. Extents beyond that are ignored.</summary>
+    public bool Add(uint length, NbdExtentState state)
+    {
+        if (length == 0 || CoveredBytes >= _rangeBytes)
+            return CoveredBytes < _rangeBytes;
+        // Two extents of one state may add up to more than a length can say.
+        if (_count > 0 && _extents[_count - 1].State == state && _extents[_count - 1].Length <= uint.MaxValue - length)
+        {
+            _extents[_count - 1] = new Extent(_extents[_count - 1].Length + length, state);
+        }
+        else
+        {
+            if (_count == _maxCount)
+                return false;
+            if (_count == _extents.Length)
+                Array.Resize(ref _extents, Math.Min(_extents.Length * 2, Math.Max(_maxCount, 4)));
+            _extents[_count++] = new Extent(length, state);
+        }
+        CoveredBytes += length;
+        return CoveredBytes < _rangeBytes;
+    }
+
+    /// <summary>Cuts the last extent where it passes the end of the range.</summary>
+    public void TrimToRange()
+    {
+        if (CoveredBytes <= _rangeBytes || _count == 0)
+            return;
+        Extent last = _extents[_count - 1];
+        _extents[_count - 1] = last with { Length = last.Length - (uint)(CoveredBytes - _rangeBytes) };
+        CoveredBytes = _rangeBytes;
+    }
+}

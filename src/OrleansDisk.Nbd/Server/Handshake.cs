@@ -1,0 +1,320 @@
+using System.Buffers.Binary;
+using System.Numerics;
+using OrleansDisk.Nbd.Protocol;
+
+namespace OrleansDisk.Nbd.Server;
+
+/// <summary>The handshake of one connection: fixed newstyle, without TLS (NBD protocol, "Handshake").</summary>
+internal sealed class Handshake(
+    Connection connection, StreamSocket socket, HandshakeDeadline deadline, CancellationToken cancellation)
+{
+    private const string Allocation = "base:allocation";
+    private const uint AllocationId = 1;
+
+    // Enough for the longest name and many queries; nothing longer is read into memory.
+    private const int MaxOptionBytes = 64 << 10;
+    private const int MaxSkippedBytes = 1 << 20;
+
+    private readonly OptionReplies _replies = new(socket);
+    private readonly byte[] _data = new byte[MaxOptionBytes];
+    private bool _fixedNewstyle;
+    private bool _noZeroes;
+    private bool _structuredReplies;
+    private string? _allocationExportName;
+    private INbdExport? _export;
+    private INbdExportSession? _session;
+
+    /// <summary>Negotiates until the transmission phase starts; null when the connection is to be closed.</summary>
+    public NegotiatedExport? Run()
+    {
+        try
+        {
+            Greet();
+            NegotiatedExport? negotiated = ReadClientFlags() ? AnswerOptions() : null;
+            if (negotiated is null)
+                CloseSession();
+            return negotiated;
+        }
+        catch
+        {
+            CloseSession();
+            throw;
+        }
+    }
+
+    private void Greet()
+    {
+        Span<byte> greeting = stackalloc byte[18];
+        BinaryPrimitives.WriteUInt64BigEndian(greeting, NbdMagic.Greeting);
+        BinaryPrimitives.WriteUInt64BigEndian(greeting[8..], NbdMagic.Option);
+        BinaryPrimitives.WriteUInt16BigEndian(
+            greeting[16..], (ushort)(NbdHandshakeFlags.FixedNewstyle | NbdHandshakeFlags.NoZeroes));
+        socket.Send(greeting);
+    }
+
+    private bool ReadClientFlags()
+    {
+        Span<byte> answer = stackalloc byte[4];
+        socket.ReceiveExactly(answer);
+        var flags = (NbdClientFlags)BinaryPrimitives.ReadUInt32BigEndian(answer);
+        if ((flags & ~(NbdClientFlags.FixedNewstyle | NbdClientFlags.NoZeroes)) != 0)
+        {
+            connection.LogViolation($"unknown client flags 0x{(uint)flags:x}");
+            return false;
+        }
+        _fixedNewstyle = (flags & NbdClientFlags.FixedNewstyle) != 0;
+        _noZeroes = (flags & NbdClientFlags.NoZeroes) != 0;
+        return true;
+    }
+
+    private NegotiatedExport? AnswerOptions()
+    {
+        Span<byte> header = stackalloc byte[16];
+        while (true)
+        {
+            socket.ReceiveExactly(header);
+            ulong magic = BinaryPrimitives.ReadUInt64BigEndian(header);
+            uint option = BinaryPrimitives.ReadUInt32BigEndian(header[8..]);
+            uint dataBytes = BinaryPrimitives.ReadUInt32BigEndian(header[12..]);
+            if (magic != NbdMagic.Option)
+            {
+                connection.LogViolation($"an option with magic 0x{magic:x16}");
+                return null;
+            }
+            if (!_fixedNewstyle && option != (uint)NbdOption.ExportName)
+            {
+                connection.LogViolation($"option {option} from a client that did not ask for fixed newstyle");
+                return null;
+            }
+            _replies.Start(option);
+            if (dataBytes > MaxOptionBytes)
+            {
+                if (!RefuseLongOption(option, dataBytes))
+                    return null;
+                continue;
+            }
+            socket.ReceiveExactly(_data.AsSpan(0, (int)dataBytes));
+            if (Answer((NbdOption)option, _data.AsSpan(0, (int)dataBytes), out NegotiatedExport? negotiated))
+                return negotiated;
+        }
+    }
+
+    private bool RefuseLongOption(uint option, uint dataBytes)
+    {
+        connection.LogViolation($"option {option} with {dataBytes} bytes of data, more than {MaxOptionBytes}");
+        if (dataBytes > MaxSkippedBytes || option == (uint)NbdOption.ExportName)
+            return false;
+        for (uint left = dataBytes; left > 0;)
+        {
+            int bytes = (int)Math.Min(left, MaxOptionBytes);
+            socket.ReceiveExactly(_data.AsSpan(0, bytes));
+            left -= (uint)bytes;
+        }
+        _replies.Fail(NbdOptionReply.ErrorTooBig, $"the option's data is longer than {MaxOptionBytes} bytes");
+        _replies.Send();
+        return true;
+    }
+
+    /// <summary>Answers one option; true when it was the last, <paramref name="negotiated"/> null to close then.</summary>
+    private bool Answer(NbdOption option, ReadOnlySpan<byte> data, out NegotiatedExport? negotiated)
+    {
+        negotiated = null;
+        if (option == NbdOption.ExportName)
+        {
+            negotiated = AnswerExportName(data);
+            return true;
+        }
+        bool isLast = option == NbdOption.Abort;
+        try
+        {
+            if (option is NbdOption.Info or NbdOption.Go)
+            {
+                negotiated = AnswerInfo(data);
+                isLast = option == NbdOption.Go && negotiated is not null;
+            }
+            else
+            {
+                AnswerStateless(option, new OptionData(data));
+            }
+        }
+        catch (InvalidOptionException e)
+        {
+            connection.LogViolation($"{option}: {e.Message}");
+            _replies.Fail(NbdOptionReply.ErrorInvalid, e.Message);
+        }
+        _replies.Send();
+        return isLast;
+    }
+
+    private void AnswerStateless(NbdOption option, OptionData data)
+    {
+        switch (option)
+        {
+            case NbdOption.Abort:
+                _replies.Acknowledge();
+                break;
+            case NbdOption.List:
+                data.MustEnd();
+                foreach (INbdExport export in connection.Exports)
+                    _replies.AddServer(export.Name, export.Description);
+                _replies.Acknowledge();
+                break;
+            case NbdOption.StructuredReply:
+                data.MustEnd();
+                _structuredReplies = true;
+                _replies.Acknowledge();
+                break;
+            case NbdOption.ListMetaContext:
+            case NbdOption.SetMetaContext:
+                AnswerMetaContext(option == NbdOption.SetMetaContext, data);
+                break;
+            case NbdOption.StartTls:
+                _replies.Fail(NbdOptionReply.ErrorUnsupported, "this server does not do TLS");
+                break;
+            default:
+                _replies.Fail(NbdOptionReply.ErrorUnsupported, $"option {(uint)option} is not known here");
+                break;
+        }
+    }
+
+    /// <summary>"NBD_OPT_LIST_META_CONTEXT" and "NBD_OPT_SET_META_CONTEXT": base:allocation is the only context.</summary>
+    private void AnswerMetaContext(bool isSet, OptionData data)
+    {
+        if (isSet)
+            _allocationExportName = null;
+        if (!_structuredReplies)
+            throw new InvalidOptionException("meta contexts need structured replies, which were not asked for");
+        string name = data.TakeString("export name");
+        uint queryCount = data.TakeUInt32("number of queries");
+        bool wanted = !isSet && queryCount == 0;
+        for (uint i = 0; i < queryCount; i++)
+        {
+            string query = data.TakeString("query");
+            wanted |= query == Allocation || (!isSet && query == "base:");
+        }
+        data.MustEnd();
+        if (ExportLookup.Find(connection.Exports, name) is null)
+        {
+            _replies.Fail(NbdOptionReply.ErrorUnknown, $"no export is named '{name}'");
+            return;
+        }
+        if (wanted)
+            _replies.AddMetaContext(isSet ? AllocationId : 0, Allocation);
+        if (wanted && isSet)
+            _allocationExportName = name;
+        _replies.Acknowledge();
+    }
+
+    private NegotiatedExport? AnswerExportName(ReadOnlySpan<byte> data)
+    {
+        NegotiatedExport? negotiated = null;
+        try
+        {
+            negotiated = Connect(new OptionData(data).TakeRestAsString("export name"), out string error);
+            if (negotiated is null)
+                connection.LogViolation($"{NbdOption.ExportName}: {error}");
+        }
+        catch (InvalidOptionException e)
+        {
+            connection.LogViolation($"{NbdOption.ExportName}: {e.Message}");
+        }
+        if (negotiated is not { } export)
+            return null;
+        _replies.AddExportNameReply(export.Info.Bytes, export.TransmissionFlags, _noZeroes ? 0 : 124);
+        _replies.Send();
+        return export;
+    }
+
+    /// <summary>"NBD_OPT_INFO" and "NBD_OPT_GO"; null after an error reply.</summary>
+    private NegotiatedExport? AnswerInfo(ReadOnlySpan<byte> optionData)
+    {
+        var data = new OptionData(optionData);
+        string name = data.TakeString("export name");
+        int requestCount = data.TakeUInt16("number of information requests");
+        bool wantsName = false, wantsDescription = false, wantsBlockSize = false;
+        for (int i = 0; i < requestCount; i++)
+        {
+            var request = (NbdInfoType)data.TakeUInt16("information request");
+            wantsName |= request == NbdInfoType.Name;
+            wantsDescription |= request == NbdInfoType.Description;
+            wantsBlockSize |= request == NbdInfoType.BlockSize;
+        }
+        data.MustEnd();
+        if (Connect(name, out string error) is not { } export)
+        {
+            _replies.Fail(NbdOptionReply.ErrorUnknown, error);
+            return null;
+        }
+        _replies.AddExportInfo(export.Info.Bytes, export.TransmissionFlags);
+        if (wantsName)
+            _replies.AddTextInfo(NbdInfoType.Name, export.Name);
+        if (wantsDescription && _export!.Description.Length > 0)
+            _replies.AddTextInfo(NbdInfoType.Description, _export.Description);
+        uint maximum = connection.Options.MaxRequestBytes;
+        uint minimum = export.Info.MinimumBlockBytes;
+        if (wantsBlockSize || minimum > 1)
+        {
+            uint preferred = Math.Max(Math.Max(minimum, 512), export.Info.PreferredBlockBytes);
+            _replies.AddBlockSizeInfo(minimum, Math.Min(preferred, 1u << BitOperations.Log2(maximum)), maximum);
+        }
+        _replies.Acknowledge();
+        return export;
+    }
+
+    /// <summary>Connects to an export, or keeps the session that an earlier INFO opened.</summary>
+    private NegotiatedExport? Connect(string name, out string error)
+    {
+        INbdExport? export = ExportLookup.Find(connection.Exports, name);
+        error = export is null ? $"no export is named '{name}'" : "";
+        if (export is null || (!ReferenceEquals(export, _export) && !OpenSession(export, out error)))
+            return null;
+        return new NegotiatedExport(_session!, export.Name, _session!.Info)
+        {
+            StructuredReplies = _structuredReplies,
+            AllocationContextId = _allocationExportName == name ? AllocationId : null,
+        };
+    }
+
+    private bool OpenSession(INbdExport export, out string error)
+    {
+        CloseSession();
+        deadline.Pause();
+        try
+        {
+            // This thread is the connection's own; there is nothing else for it to do.
+            _session = export.ConnectAsync(cancellation).AsTask().GetAwaiter().GetResult();
+            _export = export;
+            NbdExportInfo info = _session.Info;
+            bool isSane = info.Bytes >= 0 && BitOperations.IsPow2(info.PreferredBlockBytes)
+                && BitOperations.IsPow2(info.MinimumBlockBytes) && info.MinimumBlockBytes <= 64 << 10;
+            error = isSane ? "" : $"export '{export.Name}' has an impossible size or block size: {info}";
+        }
+        catch (Exception e) when (e is NbdExportException or OperationCanceledException)
+        {
+            error = e.Message;
+        }
+        catch (Exception e)
+        {
+            connection.LogFault($"export '{export.Name}' can't be opened", e);
+            error = $"export '{export.Name}' can't be opened";
+        }
+        finally
+        {
+            deadline.Resume();
+        }
+        if (error.Length == 0)
+            return true;
+        connection.Log(error);
+        CloseSession();
+        return false;
+    }
+
+    private void CloseSession()
+    {
+        INbdExportSession? session = _session;
+        _session = null;
+        _export = null;
+        if (session is not null)
+            connection.DisposeSession(session);
+    }
+}

@@ -1,0 +1,264 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using OrleansDisk.Nbd.Protocol;
+
+namespace OrleansDisk.Nbd.Server;
+
+/// <summary>Where a completed request goes to have its reply sent.</summary>
+internal interface IReplyTarget
+{
+    void Enqueue(PooledRequest request);
+}
+
+/// <summary>
+/// A request of one connection with its payload buffer and its reply. Used again and again: rented and filled by the
+/// connection's thread, completed anywhere, recycled by whoever sent its reply.
+/// </summary>
+internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffers) : NbdRequest
+{
+    /// <summary>Most chunks in the reply to a read; what has more holes is sent as data.</summary>
+    public const int MaxReadExtents = 128;
+
+    /// <summary>Most extents in the reply to a block-status request: the client asks again for the rest.</summary>
+    public const int MaxStatusExtents = 8192;
+
+    /// <summary>Memory a request holds beside its payload, as charged to the budget.</summary>
+    public const int OverheadBytes = 1024;
+
+    // A chunk of its own costs 32 bytes and a piece of the vectored send: not worth it for less than this.
+    private const uint SmallestHoleBytes = 512;
+    private const int KeptBufferBytes = 64 << 10;
+
+    private const int Free = 0;
+    private const int Open = 1;
+    private const int Completed = 2;
+
+    private readonly ExtentList _extents = new();
+    private byte[]? _buffer;
+    private ulong _cookie;
+    private bool _structured;
+    private uint _contextId;
+    private int _state;
+    private bool _abandoned;
+
+    public ReplyBuffer Reply { get; } = new(buffers);
+
+    /// <summary>What the budget was charged.</summary>
+    public long ChargedBytes { get; private set; }
+
+    /// <summary>Memory that a request needs: its buffer and, for block status, its extents.</summary>
+    public static long Charge(in RequestHeader header) => header.Command switch
+    {
+        NbdCommand.Read or NbdCommand.Write => OverheadBytes + (long)header.Length,
+        NbdCommand.BlockStatus => OverheadBytes + MaxStatusExtents * 16,
+        _ => OverheadBytes,
+    };
+
+    /// <summary>Fills a free request for a valid <paramref name="header"/>.</summary>
+    public void Start(in RequestHeader header, in NegotiatedExport export, long chargedBytes)
+    {
+        Debug.Assert(_state == Free);
+        Command = header.Command;
+        Flags = header.Flags;
+        Offset = (long)header.Offset;
+        Length = header.Length;
+        ChargedBytes = chargedBytes;
+        _cookie = header.Cookie;
+        _structured = export.StructuredReplies;
+        _contextId = export.AllocationContextId ?? 0;
+        bool isRead = Command == NbdCommand.Read;
+        WantsHoles = isRead && _structured && (Flags & NbdCommandFlags.DontFragment) == 0;
+        if (isRead || Command == NbdCommand.Write)
+            Buffer = RentBuffer((int)Length);
+        if (isRead)
+            _extents.Start(Length, MaxReadExtents);
+        else if (Command == NbdCommand.BlockStatus)
+            _extents.Start(Length, (Flags & NbdCommandFlags.RequestOne) != 0 ? 1 : MaxStatusExtents);
+        Volatile.Write(ref _state, Open);
+    }
+
+    /// <summary>Makes a free request the reply to one that was refused.</summary>
+    public void Refuse(in RequestHeader header, bool structured, NbdError error, string message)
+    {
+        Debug.Assert(_state == Free);
+        ChargedBytes = OverheadBytes;
+        _cookie = header.Cookie;
+        _structured = structured;
+        _state = Completed;
+        EncodeError(error, message);
+    }
+
+    public override bool AddExtent(uint length, NbdExtentState state) => Command switch
+    {
+        NbdCommand.BlockStatus => _extents.Add(length, state),
+        NbdCommand.Read => AddReadExtent(length, state),
+        _ => false,
+    };
+
+    public override void Complete(NbdError error, string? message = null)
+    {
+        if (Interlocked.CompareExchange(ref _state, Completed, Open) != Open)
+            throw new InvalidOperationException($"an NBD request ({Command}) was completed twice");
+        Encode(error, message);
+        target.Enqueue(this);
+    }
+
+    /// <summary>
+    /// Ends a request whose session failed, if it is still open. The session may go on using its buffer, so neither
+    /// is used again.
+    /// </summary>
+    public void Abandon()
+    {
+        if (Interlocked.CompareExchange(ref _state, Completed, Open) != Open)
+            return;
+        _abandoned = true;
+        EncodeError(NbdError.InputOutput, "the export failed");
+        target.Enqueue(this);
+    }
+
+    /// <summary>Frees the request after its reply was sent or dropped; whether it can be used again.</summary>
+    public bool Recycle()
+    {
+        Reply.End();
+        if (_abandoned)
+            return false;
+        Buffer = default;
+        if (_buffer is { Length: > KeptBufferBytes })
+        {
+            buffers.Return(_buffer);
+            _buffer = null;
+        }
+        _state = Free;
+        return true;
+    }
+
+    private Memory<byte> RentBuffer(int bytes)
+    {
+        if (_buffer is null || _buffer.Length < bytes)
+        {
+            if (_buffer is not null)
+                buffers.Return(_buffer);
+            _buffer = buffers.Rent(bytes);
+        }
+        return MemoryMarshal.CreateFromPinnedArray(_buffer, 0, bytes);
+    }
+
+    private bool AddReadExtent(uint length, NbdExtentState state)
+    {
+        uint left = Length - (uint)Math.Min(Length, _extents.CoveredBytes);
+        length = Math.Min(length, left);
+        bool isZero = (state & NbdExtentState.Zero) != 0;
+        if (isZero && (!WantsHoles || length < SmallestHoleBytes))
+        {
+            _buffer.AsSpan((int)_extents.CoveredBytes, (int)length).Clear();
+            isZero = false;
+        }
+        ulong before = _extents.CoveredBytes;
+        bool wantsMore = _extents.Add(length, isZero ? NbdExtentState.Zero : NbdExtentState.Data);
+        if (_extents.CoveredBytes == before && length > 0)
+            SpillHoles(length, isZero);
+        return WantsHoles ? wantsMore : _extents.CoveredBytes < Length;
+    }
+
+    /// <summary>Too many holes for a reply: fill them, and go on with the read as data.</summary>
+    private void SpillHoles(uint length, bool isZero)
+    {
+        uint covered = (uint)_extents.CoveredBytes;
+        ClearHoles();
+        if (isZero)
+            _buffer.AsSpan((int)covered, (int)length).Clear();
+        WantsHoles = false;
+        _extents.Start(Length, 1);
+        _extents.Add(covered + length, NbdExtentState.Data);
+    }
+
+    private void ClearHoles()
+    {
+        int position = 0;
+        foreach (Extent extent in _extents.Extents)
+        {
+            if (extent.State == NbdExtentState.Zero)
+                _buffer.AsSpan(position, (int)extent.Length).Clear();
+            position += (int)extent.Length;
+        }
+    }
+
+    private void Encode(NbdError error, string? message)
+    {
+        if (error == NbdError.None && Command == NbdCommand.BlockStatus && _extents.Extents.Length == 0)
+        {
+            error = NbdError.InputOutput;
+            message = "the export reported no extent";
+        }
+        if (error != NbdError.None)
+            EncodeError(error, message);
+        else if (Command == NbdCommand.Read)
+            EncodeRead();
+        else if (Command == NbdCommand.BlockStatus)
+            EncodeBlockStatus();
+        else
+            EncodeSuccess();
+    }
+
+    private void EncodeSuccess()
+    {
+        Reply.Start(ReplyBuffer.SimpleReplyBytes);
+        Reply.AddSimple(_cookie, NbdError.None);
+    }
+
+    private void EncodeError(NbdError error, string? message)
+    {
+        if (_structured)
+        {
+            Reply.StartError(_cookie, error, message);
+            return;
+        }
+        Reply.Start(ReplyBuffer.SimpleReplyBytes);
+        Reply.AddSimple(_cookie, error);
+    }
+
+    private void EncodeBlockStatus()
+    {
+        if ((Flags & NbdCommandFlags.RequestOne) != 0)
+            _extents.TrimToRange();
+        Reply.Start(ReplyBuffer.ChunkHeaderBytes + 4 + _extents.Extents.Length * 8);
+        Reply.AddBlockStatusChunk(_cookie, _contextId, _extents.Extents);
+    }
+
+    private void EncodeRead()
+    {
+        fixed (byte* data = _buffer) // pinned for its whole life
+        {
+            if (!_structured)
+            {
+                Reply.Start(ReplyBuffer.SimpleReplyBytes);
+                Reply.AddSimple(_cookie, NbdError.None);
+                Reply.AddData(data, (int)Length);
+                return;
+            }
+            // What no extent covered is data.
+            if (_extents.CoveredBytes < Length && !_extents.Extents.IsEmpty)
+                AddReadExtent(Length - (uint)_extents.CoveredBytes, NbdExtentState.Data);
+            ReadOnlySpan<Extent> extents = _extents.Extents;
+            Reply.Start(Math.Max(1, extents.Length) * (ReplyBuffer.ChunkHeaderBytes + 12));
+            if (extents.Length <= 1 && (extents.IsEmpty || extents[0].State == NbdExtentState.Data))
+                Reply.AddDataChunk(_cookie, isLast: true, Offset, data, (int)Length);
+            else
+                AddChunks(extents, data);
+        }
+    }
+
+    private void AddChunks(ReadOnlySpan<Extent> extents, byte* data)
+    {
+        uint position = 0;
+        foreach (Extent extent in extents)
+        {
+            bool isLast = position + extent.Length == Length;
+            if (extent.State == NbdExtentState.Zero)
+                Reply.AddHoleChunk(_cookie, isLast, Offset + position, extent.Length);
+            else
+                Reply.AddDataChunk(_cookie, isLast, Offset + position, data + position, (int)extent.Length);
+            position += extent.Length;
+        }
+    }
+}

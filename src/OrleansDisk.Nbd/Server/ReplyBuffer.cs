@@ -1,0 +1,134 @@
+using System.Buffers.Binary;
+using System.Diagnostics;
+using System.Text;
+using OrleansDisk.Nbd.Protocol;
+
+namespace OrleansDisk.Nbd.Server;
+
+/// <summary>
+/// The bytes of one reply as pieces in pinned memory: headers in a buffer of its own, data where the read put it.
+/// Kept by its request from use to use, so that a reply costs no allocation.
+/// </summary>
+internal sealed unsafe class ReplyBuffer(BufferPool pool)
+{
+    public const int SimpleReplyBytes = 16;
+    public const int ChunkHeaderBytes = 20;
+    private const int SmallHeadBytes = 64;
+    private const int MaxMessageBytes = 1024;
+    private const ushort DoneFlag = 1;
+
+    private readonly byte[] _smallHead = GC.AllocateArray<byte>(SmallHeadBytes, pinned: true);
+    private byte[]? _rentedHead;
+    private int _headBytes;
+    private IoVector[] _pieces = new IoVector[2];
+
+    public int PieceCount { get; private set; }
+
+    public ref readonly IoVector Piece(int index) => ref _pieces[index];
+
+    /// <summary>Empties the reply, with room for <paramref name="headBytes"/> of headers: they do not move afterwards.</summary>
+    public void Start(int headBytes)
+    {
+        Debug.Assert(_rentedHead is null);
+        PieceCount = 0;
+        _headBytes = 0;
+        if (headBytes > SmallHeadBytes)
+            _rentedHead = pool.Rent(headBytes);
+    }
+
+    /// <summary>Gives back what only this reply needed.</summary>
+    public void End()
+    {
+        PieceCount = 0;
+        if (_rentedHead is null)
+            return;
+        pool.Return(_rentedHead);
+        _rentedHead = null;
+    }
+
+    /// <summary>"Simple reply message".</summary>
+    public void AddSimple(ulong cookie, NbdError error)
+    {
+        Span<byte> header = TakeHead(SimpleReplyBytes);
+        BinaryPrimitives.WriteUInt32BigEndian(header, NbdMagic.SimpleReply);
+        BinaryPrimitives.WriteUInt32BigEndian(header[4..], (uint)error);
+        BinaryPrimitives.WriteUInt64BigEndian(header[8..], cookie);
+    }
+
+    public void AddData(byte* start, int bytes) => AddPiece(new IoVector(start, bytes));
+
+    /// <summary>NBD_REPLY_TYPE_OFFSET_DATA.</summary>
+    public void AddDataChunk(ulong cookie, bool isLast, long offset, byte* start, int bytes)
+    {
+        Span<byte> body = AddChunk(NbdChunkType.OffsetData, cookie, isLast, 8, (uint)bytes);
+        BinaryPrimitives.WriteInt64BigEndian(body, offset);
+        AddData(start, bytes);
+    }
+
+    /// <summary>NBD_REPLY_TYPE_OFFSET_HOLE.</summary>
+    public void AddHoleChunk(ulong cookie, bool isLast, long offset, uint bytes)
+    {
+        Span<byte> body = AddChunk(NbdChunkType.OffsetHole, cookie, isLast, 12, 0);
+        BinaryPrimitives.WriteInt64BigEndian(body, offset);
+        BinaryPrimitives.WriteUInt32BigEndian(body[8..], bytes);
+    }
+
+    /// <summary>NBD_REPLY_TYPE_BLOCK_STATUS, the only chunk of its reply.</summary>
+    public void AddBlockStatusChunk(ulong cookie, uint contextId, ReadOnlySpan<Extent> extents)
+    {
+        Span<byte> body = AddChunk(NbdChunkType.BlockStatus, cookie, isLast: true, 4 + extents.Length * 8, 0);
+        BinaryPrimitives.WriteUInt32BigEndian(body, contextId);
+        body = body[4..];
+        foreach (Extent extent in extents)
+        {
+            BinaryPrimitives.WriteUInt32BigEndian(body, extent.Length);
+            BinaryPrimitives.WriteUInt32BigEndian(body[4..], (uint)extent.State);
+            body = body[8..];
+        }
+    }
+
+    /// <summary>A whole reply that is NBD_REPLY_TYPE_ERROR with a message for people.</summary>
+    public void StartError(ulong cookie, NbdError error, string? message)
+    {
+        int messageBytes = message is null ? 0 : Encoding.UTF8.GetByteCount(message);
+        if (messageBytes > MaxMessageBytes)
+        {
+            message = null;
+            messageBytes = 0;
+        }
+        Start(ChunkHeaderBytes + 6 + messageBytes);
+        Span<byte> body = AddChunk(NbdChunkType.Error, cookie, isLast: true, 6 + messageBytes, 0);
+        BinaryPrimitives.WriteUInt32BigEndian(body, (uint)error);
+        BinaryPrimitives.WriteUInt16BigEndian(body[4..], (ushort)messageBytes);
+        Encoding.UTF8.GetBytes(message, body[6..]);
+    }
+
+    private Span<byte> AddChunk(NbdChunkType type, ulong cookie, bool isLast, int bodyBytes, uint dataBytes)
+    {
+        Span<byte> header = TakeHead(ChunkHeaderBytes + bodyBytes);
+        BinaryPrimitives.WriteUInt32BigEndian(header, NbdMagic.StructuredReply);
+        BinaryPrimitives.WriteUInt16BigEndian(header[4..], isLast ? DoneFlag : (ushort)0);
+        BinaryPrimitives.WriteUInt16BigEndian(header[6..], (ushort)type);
+        BinaryPrimitives.WriteUInt64BigEndian(header[8..], cookie);
+        BinaryPrimitives.WriteUInt32BigEndian(header[16..], (uint)bodyBytes + dataBytes);
+        return header[ChunkHeaderBytes..];
+    }
+
+    private Span<byte> TakeHead(int bytes)
+    {
+        byte[] head = _rentedHead ?? _smallHead;
+        Span<byte> taken = head.AsSpan(_headBytes, bytes);
+        // The array is pinned for its whole life.
+        fixed (byte* start = taken)
+            AddPiece(new IoVector(start, bytes));
+        _headBytes += bytes;
+        return taken;
+    }
+
+    private void AddPiece(IoVector piece)
+    {
+        if (PieceCount == _pieces.Length)
+            Array.Resize(ref _pieces, _pieces.Length * 2);
+        _pieces[PieceCount++] = piece;
+    }
+}

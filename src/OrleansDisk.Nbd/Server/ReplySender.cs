@@ -1,0 +1,274 @@
+namespace OrleansDisk.Nbd.Server;
+
+/// <summary>
+/// Sends the replies of one connection. Whoever completes a request sends its reply at once, together with all that
+/// are waiting, if no one else is sending; else the one who is takes it along. A send never blocks the completing
+/// thread: when the socket is full, the rest goes to a thread of this connection that waits for room, started
+/// the first time this happens. The connection's own thread first waits for room a little itself, because
+/// a client that reads its replies makes room at once; it does not wait for long, since a client may stop
+/// reading until we read from it. What can wait here is bounded by the connection's budget of bytes in flight.
+/// </summary>
+internal sealed unsafe class ReplySender : IDisposable
+{
+    private const int MaxPieces = 256;
+    private const int OwnPatienceMilliseconds = 5;
+
+    // How many sends a thread of the engine does for others before it hands over.
+    private const int MaxForeignSends = 16;
+
+    private readonly StreamSocket _socket;
+    private readonly ConnectionBudget _budget;
+    private readonly RequestPool _requests;
+    private readonly string _threadName;
+    private readonly object _gate = new();
+    private readonly IoVector[] _pieces = GC.AllocateArray<IoVector>(MaxPieces, pinned: true);
+
+    // Under the gate.
+    private List<PooledRequest> _waiting = [];
+    private bool _isSending;
+    private bool _isHandedOver;
+    private bool _isDisposed;
+    private Thread? _patientThread;
+
+    // Of the one who is sending.
+    private List<PooledRequest> _sending = [];
+    private int _requestIndex;
+    private int _pieceIndex;
+    private nint _pieceOffset;
+    private bool _isBroken;
+
+    public ReplySender(StreamSocket socket, ConnectionBudget budget, RequestPool requests, string threadName)
+    {
+        _socket = socket;
+        _budget = budget;
+        _requests = requests;
+        _threadName = threadName;
+    }
+
+    /// <summary>Sends the replies that completed while a batch was submitted; on the connection's thread.</summary>
+    public void SendBatch(List<PooledRequest> completed)
+    {
+        lock (_gate)
+        {
+            _waiting.AddRange(completed);
+            if (_isSending)
+                return;
+            _isSending = true;
+        }
+        SendWaiting(OwnPatienceMilliseconds, int.MaxValue);
+    }
+
+    /// <summary>Sends one reply, on any thread.</summary>
+    public void Send(PooledRequest completed)
+    {
+        lock (_gate)
+        {
+            _waiting.Add(completed);
+            if (_isSending)
+                return;
+            _isSending = true;
+        }
+        SendWaiting(0, MaxForeignSends);
+    }
+
+    /// <summary>
+    /// Waits until no thread is in here any more. Every request must have completed, and the socket be shut down or
+    /// its peer reading.
+    /// </summary>
+    public void Dispose()
+    {
+        lock (_gate)
+        {
+            _isDisposed = true;
+            Monitor.PulseAll(_gate);
+            while (_isSending)
+                Monitor.Wait(_gate);
+        }
+        _patientThread?.Join();
+    }
+
+    private void SendWaiting(int patienceMilliseconds, int maxSends)
+    {
+        while (TakeWaiting())
+        {
+            while (_requestIndex < _sending.Count)
+            {
+                if (maxSends-- == 0)
+                {
+                    HandOver();
+                    return;
+                }
+                nint sent = _isBroken ? -1 : _socket.TrySend(PiecesStart, GatherPieces());
+                if (sent < 0)
+                {
+                    DropSending();
+                }
+                else if (sent > 0)
+                {
+                    Advance(sent);
+                }
+                else if (!_socket.WaitWritable(patienceMilliseconds))
+                {
+                    HandOver();
+                    return;
+                }
+            }
+            _sending.Clear();
+            _requestIndex = 0;
+        }
+    }
+
+    private IoVector* PiecesStart
+    {
+        get
+        {
+            fixed (IoVector* start = _pieces) // pinned for its whole life
+                return start;
+        }
+    }
+
+    /// <summary>The next replies to send; with none left, gives up the right to send.</summary>
+    private bool TakeWaiting()
+    {
+        if (_requestIndex < _sending.Count)
+            return true;
+        lock (_gate)
+        {
+            if (_waiting.Count == 0)
+            {
+                _isSending = false;
+                if (_isDisposed)
+                    Monitor.PulseAll(_gate);
+                return false;
+            }
+            (_waiting, _sending) = (_sending, _waiting);
+            return true;
+        }
+    }
+
+    private int GatherPieces()
+    {
+        int count = 0;
+        int pieceIndex = _pieceIndex;
+        nint skip = _pieceOffset;
+        for (int i = _requestIndex; i < _sending.Count && count < MaxPieces; i++)
+        {
+            ReplyBuffer reply = _sending[i].Reply;
+            for (; pieceIndex < reply.PieceCount && count < MaxPieces; pieceIndex++)
+            {
+                ref readonly IoVector piece = ref reply.Piece(pieceIndex);
+                _pieces[count++] = new IoVector(piece.Start + skip, piece.Bytes - skip);
+                skip = 0;
+            }
+            pieceIndex = 0;
+        }
+        return count;
+    }
+
+    private void Advance(nint sent)
+    {
+        int firstUnsent = _requestIndex;
+        while (sent > 0)
+        {
+            ReplyBuffer reply = _sending[firstUnsent].Reply;
+            nint left = reply.Piece(_pieceIndex).Bytes - _pieceOffset;
+            if (sent < left)
+            {
+                _pieceOffset += sent;
+                break;
+            }
+            sent -= left;
+            _pieceOffset = 0;
+            if (++_pieceIndex == reply.PieceCount)
+            {
+                _pieceIndex = 0;
+                firstUnsent++;
+            }
+        }
+        RecycleUntil(firstUnsent);
+    }
+
+    private void DropSending()
+    {
+        _isBroken = true;
+        _pieceIndex = 0;
+        _pieceOffset = 0;
+        // The receiving side may be waiting for a client that is gone.
+        _socket.ShutDownBoth();
+        RecycleUntil(_sending.Count);
+    }
+
+    private void RecycleUntil(int end)
+    {
+        if (end == _requestIndex)
+            return;
+        long bytes = _requests.Recycle(_sending, _requestIndex, end);
+        _requestIndex = end;
+        _budget.Release(bytes);
+    }
+
+    private void HandOver()
+    {
+        lock (_gate)
+        {
+            _isHandedOver = true;
+            if (_patientThread is null)
+            {
+                _patientThread = new Thread(SendPatiently) { IsBackground = true, Name = _threadName };
+                _patientThread.Start();
+            }
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    private void SendPatiently()
+    {
+        while (true)
+        {
+            lock (_gate)
+            {
+                while (!_isHandedOver && !_isDisposed)
+                    Monitor.Wait(_gate);
+                if (!_isHandedOver)
+                    return;
+                _isHandedOver = false;
+            }
+            SendWaiting(-1, int.MaxValue);
+        }
+    }
+}
+
+/// <summary>The free requests of one connection, last used first: their memory is warm.</summary>
+internal sealed class RequestPool(BufferPool buffers)
+{
+    private const int MaxKept = 256;
+
+    private readonly Lock _gate = new();
+    private readonly Stack<PooledRequest> _free = new();
+
+    public PooledRequest Rent(IReplyTarget target)
+    {
+        lock (_gate)
+        {
+            if (_free.TryPop(out PooledRequest? free))
+                return free;
+        }
+        return new PooledRequest(target, buffers);
+    }
+
+    /// <summary>Takes back requests whose replies are sent; returns what they had charged, in bytes.</summary>
+    public long Recycle(List<PooledRequest> requests, int start, int end)
+    {
+        long bytes = 0;
+        lock (_gate)
+        {
+            for (int i = start; i < end; i++)
+            {
+                bytes += requests[i].ChargedBytes;
+                if (requests[i].Recycle() && _free.Count < MaxKept)
+                    _free.Push(requests[i]);
+            }
+        }
+        return bytes;
+    }
+}

@@ -1,0 +1,121 @@
+using OrleansDisk.Nbd.Protocol;
+
+namespace OrleansDisk.Nbd.Server;
+
+/// <summary>What the handshake agreed on.</summary>
+internal readonly record struct NegotiatedExport(INbdExportSession Session, string Name, NbdExportInfo Info)
+{
+    public bool StructuredReplies { get; init; }
+
+    /// <summary>The id of base:allocation when it was selected for this export.</summary>
+    public uint? AllocationContextId { get; init; }
+
+    /// <summary>NBD protocol, "Transmission flags".</summary>
+    public NbdTransmissionFlags TransmissionFlags
+    {
+        get
+        {
+            NbdTransmissionFlags flags =
+                NbdTransmissionFlags.HasFlags | NbdTransmissionFlags.SendFlush | NbdTransmissionFlags.SendFua;
+            if (Info.IsReadOnly)
+                flags |= NbdTransmissionFlags.ReadOnly;
+            else
+                flags |= WriteFlags;
+            if (StructuredReplies)
+                flags |= NbdTransmissionFlags.SendDontFragment;
+            if (Info.CanMultiConnect)
+                flags |= NbdTransmissionFlags.CanMultiConnect;
+            if (Info.CanCache)
+                flags |= NbdTransmissionFlags.SendCache;
+            return flags;
+        }
+    }
+
+    private NbdTransmissionFlags WriteFlags
+    {
+        get
+        {
+            NbdTransmissionFlags flags = NbdTransmissionFlags.None;
+            if (Info.CanTrim)
+                flags |= NbdTransmissionFlags.SendTrim;
+            if (Info.CanWriteZeroes)
+                flags |= NbdTransmissionFlags.SendWriteZeroes;
+            if (Info.CanWriteZeroes && Info.CanFastZero)
+                flags |= NbdTransmissionFlags.SendFastZero;
+            return flags;
+        }
+    }
+}
+
+/// <summary>Why a request is not given to the export: the error for the client and the reason in words.</summary>
+internal readonly record struct Refusal(NbdError Error, string Reason);
+
+/// <summary>Checks requests against the protocol and what was negotiated ("Request types", "Command flags").</summary>
+internal sealed class RequestRules(NegotiatedExport export, uint maxRequestBytes)
+{
+    private readonly NbdExportInfo _info = export.Info;
+
+    /// <summary>Null when the request is in order.</summary>
+    public Refusal? Check(in RequestHeader header)
+    {
+        NbdCommandFlags? allowed = AllowedFlags(header.Command);
+        if (allowed is null)
+            return Invalid($"command {(ushort)header.Command} is not supported here");
+        if ((header.Flags & ~(allowed.Value | NbdCommandFlags.Fua)) != 0)
+            return Invalid($"{header.Command} with flags 0x{(ushort)header.Flags:x} that it does not have here");
+        if (header.Command == NbdCommand.Flush)
+            return (header.Offset | header.Length) == 0 ? null : Invalid("Flush with an offset or a length");
+        return CheckCommand(header) ?? CheckRange(header);
+    }
+
+    /// <summary>The flags of a command beside FUA, which all have; null for a command that is not offered.</summary>
+    private NbdCommandFlags? AllowedFlags(NbdCommand command) => command switch
+    {
+        NbdCommand.Read => export.StructuredReplies ? NbdCommandFlags.DontFragment : NbdCommandFlags.None,
+        NbdCommand.Write or NbdCommand.Flush => NbdCommandFlags.None,
+        NbdCommand.Trim when _info.CanTrim || _info.IsReadOnly => NbdCommandFlags.None,
+        NbdCommand.Cache when _info.CanCache => NbdCommandFlags.None,
+        NbdCommand.WriteZeroes when _info.CanWriteZeroes || _info.IsReadOnly =>
+            NbdCommandFlags.NoHole | (_info.CanFastZero ? NbdCommandFlags.FastZero : NbdCommandFlags.None),
+        NbdCommand.BlockStatus when export.AllocationContextId is not null => NbdCommandFlags.RequestOne,
+        _ => null,
+    };
+
+    private Refusal? CheckCommand(in RequestHeader header)
+    {
+        bool writes = header.Command is NbdCommand.Write or NbdCommand.WriteZeroes or NbdCommand.Trim;
+        if (writes && _info.IsReadOnly)
+            return new Refusal(NbdError.NotPermitted, $"{header.Command}: the export is read-only");
+        if (header.Length == 0)
+            return Invalid($"{header.Command} of no bytes");
+        if (header.Length <= maxRequestBytes)
+            return null;
+        return header.Command switch
+        {
+            NbdCommand.Read => new Refusal(NbdError.Overflow, TooLong(header)),
+            NbdCommand.Write => Invalid(TooLong(header)),
+            _ => null,
+        };
+    }
+
+    private Refusal? CheckRange(in RequestHeader header)
+    {
+        ulong size = (ulong)_info.Bytes;
+        if (header.Offset > size || header.Length > size - header.Offset)
+        {
+            bool needsSpace = header.Command is NbdCommand.Write or NbdCommand.WriteZeroes;
+            string reason = $"{header.Command} of {header.Length} bytes at {header.Offset}, past the end at {size}";
+            return new Refusal(needsSpace ? NbdError.NoSpace : NbdError.InvalidArgument, reason);
+        }
+        uint unaligned = ((uint)header.Offset | header.Length) & (_info.MinimumBlockBytes - 1);
+        if (unaligned == 0)
+            return null;
+        return Invalid($"{header.Command} of {header.Length} bytes at {header.Offset}, "
+            + $"not a multiple of the minimum block size {_info.MinimumBlockBytes}");
+    }
+
+    private string TooLong(in RequestHeader header) =>
+        $"{header.Command} of {header.Length} bytes, more than the maximum payload of {maxRequestBytes}";
+
+    private static Refusal Invalid(string reason) => new(NbdError.InvalidArgument, reason);
+}
