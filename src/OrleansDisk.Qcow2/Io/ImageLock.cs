@@ -58,6 +58,16 @@ internal static unsafe class ImageLock
         }
     }
 
+    /// <summary>
+    /// Gives all locks up. Closing the handle alone does not do it at once: a process that is just being started has
+    /// a copy of every handle until it runs its program.
+    /// </summary>
+    public static void Release(SafeFileHandle handle)
+    {
+        var all = new LibC.FileLock { Type = LibC.Unlock, Start = UsedBase, Length = 2L * UsedBase };
+        _ = LibC.Control((int)handle.DangerousGetHandle(), LibC.SetLock, &all);
+    }
+
     private static void SetShared(SafeFileHandle handle, string path, int position)
     {
         var wanted = new LibC.FileLock { Type = LibC.ReadLock, Start = position, Length = 1 };

@@ -154,6 +154,8 @@ public sealed class LocalBlockFile : IBlockFile
 
     public ValueTask DisposeAsync()
     {
+        if (!_handle.IsClosed)
+            ImageLock.Release(_handle);
         _handle.Dispose();
         return ValueTask.CompletedTask;
     }

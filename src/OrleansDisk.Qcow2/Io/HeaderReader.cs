@@ -1,0 +1,24 @@
+using OrleansDisk.Qcow2.Format;
+
+namespace OrleansDisk.Qcow2.Io;
+
+/// <summary>Reads an image's header from its file.</summary>
+public static class HeaderReader
+{
+    /// <summary>Enough for a header with its usual extensions, so that one read mostly does.</summary>
+    private const int FirstReadBytes = 4096;
+
+    /// <exception cref="Qcow2FormatException">The file is no qcow2 image, or its header breaks the specification.</exception>
+    public static async ValueTask<Header> ReadAsync(IBlockFile file)
+    {
+        byte[] cluster = new byte[FirstReadBytes];
+        await file.ReadAsync(0, cluster);
+        int clusterBytes = Header.ParseClusterBytes(cluster);
+        if (clusterBytes > cluster.Length)
+        {
+            cluster = new byte[clusterBytes];
+            await file.ReadAsync(0, cluster);
+        }
+        return Header.Parse(cluster);
+    }
+}

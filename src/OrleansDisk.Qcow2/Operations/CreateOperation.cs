@@ -1,0 +1,143 @@
+using System.Buffers.Binary;
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
+
+namespace OrleansDisk.Qcow2.Operations;
+
+/// <summary>Makes new images.</summary>
+public static class CreateOperation
+{
+    private const int SectorBytes = 512;
+
+    /// <summary>Feature names are left out where they would take a good part of the header's cluster.</summary>
+    private const int MaxClusterBytesWithoutNames = 4096;
+
+    private const int ChunkBytes = 1 << 20;
+
+    /// <summary>
+    /// Makes an image of <paramref name="file"/>, replacing what it held. The header is written last, behind a flush:
+    /// a create that fails or is interrupted leaves a file that is no image.
+    /// </summary>
+    /// <exception cref="Qcow2Exception">The options can't be had; the file is untouched then.</exception>
+    /// <exception cref="BlockFileException">The file can't be written.</exception>
+    public static async Task<Header> CreateAsync(IBlockFile file, CreateOptions options)
+    {
+        options.Validate();
+        ClusterGeometry geometry = options.Geometry;
+        if (options.VirtualBytes > long.MaxValue - geometry.BytesPerL2Table)
+            throw TooLarge();
+        long virtualBytes = (options.VirtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L);
+        long l1EntryCount = geometry.L1EntryCount(virtualBytes);
+        if (l1EntryCount * sizeof(ulong) > ClusterGeometry.MaxL1Bytes)
+            throw TooLarge();
+        bool isPreallocated = options.Preallocation == Preallocation.Metadata;
+        long dataClusterCount = isPreallocated ? geometry.ClusterCount(virtualBytes) : 0;
+        var layout = InitialLayout.Plan(geometry, l1EntryCount, dataClusterCount);
+        Header header = DescribeImage(options, geometry, virtualBytes, l1EntryCount, layout.RefcountTableClusters);
+        byte[] headerCluster = new byte[geometry.ClusterBytes];
+
+        await file.SetLengthAsync(0);
+        byte[] l1Table = new byte[l1EntryCount * sizeof(ulong)];
+        await WriteL2TablesAsync(file, geometry, layout.Place(dataClusterCount), l1Table);
+        header = header with { L1Table = geometry.OffsetOf(new HostCluster(layout.L1Cluster)) };
+        header.WriteTo(headerCluster);
+        long fileBytes = isPreallocated || l1EntryCount == 0
+            ? layout.EndCluster << geometry.ClusterBits : EndOfL1Table(layout, geometry, header);
+        if (fileBytes > file.LengthBytes)
+            await file.SetLengthAsync(fileBytes);
+        if (isPreallocated)
+            await file.WriteAsync(header.L1Table.Bytes, l1Table);
+        await WriteRefcountsAsync(file, geometry, layout);
+        await file.FlushAsync();
+        await file.WriteAsync(0, headerCluster);
+        await file.FlushAsync();
+        return header;
+    }
+
+    internal static Qcow2Exception TooLarge() =>
+        new("The image size is too large for file format 'qcow2' (try using a larger cluster size)");
+
+    private static Header DescribeImage(
+        CreateOptions options, ClusterGeometry geometry, long virtualBytes, long l1EntryCount, long refcountTableClusters)
+    {
+        var extensions = new List<HeaderExtension>();
+        if (options.BackingFormat is not null)
+            extensions.Add(HeaderExtension.BackingFormat(options.BackingFormat));
+        if (options.Version >= 3 && geometry.ClusterBytes > MaxClusterBytesWithoutNames)
+            extensions.Add(HeaderExtension.FeatureNames());
+        var header = new Header
+        {
+            Version = options.Version,
+            Geometry = geometry,
+            VirtualBytes = virtualBytes,
+            L1EntryCount = (int)l1EntryCount,
+            RefcountTable = geometry.OffsetOf(new HostCluster(1)),
+            RefcountTableClusters = (int)refcountTableClusters,
+            Compatible = options.LazyRefcounts ? CompatibleFeatures.LazyRefcounts : CompatibleFeatures.None,
+            HeaderBytes = options.Version >= 3 ? Header.Version3Bytes : Header.Version2Bytes,
+            BackingFile = options.BackingFile,
+            Extensions = extensions,
+        };
+        header.WriteTo(new byte[geometry.ClusterBytes]); // refuses what does not fit, before the file is touched
+        return header;
+    }
+
+    /// <summary>The file ends with the L1 table's last entry, or with the last refcount block behind it.</summary>
+    private static long EndOfL1Table(InitialLayout layout, ClusterGeometry geometry, Header header)
+    {
+        long tableEnd = header.L1Table.Bytes + ((long)header.L1EntryCount * sizeof(ulong));
+        bool isLast = layout.L1Cluster + geometry.ClusterCount((long)header.L1EntryCount * sizeof(ulong)) == layout.EndCluster;
+        return isLast ? tableEnd : layout.EndCluster << geometry.ClusterBits;
+    }
+
+    private static async Task WriteL2TablesAsync(
+        IBlockFile file, ClusterGeometry geometry, IEnumerable<L2Placement> placements, byte[] l1Table)
+    {
+        byte[] table = new byte[geometry.ClusterBytes];
+        long tableCluster = 0;
+        foreach (L2Placement run in placements)
+        {
+            if (run.Table != tableCluster)
+            {
+                await WriteTableAsync();
+                tableCluster = run.Table;
+                var l1Entry = L1Entry.To(geometry.OffsetOf(new HostCluster(run.Table)), copied: true);
+                BinaryPrimitives.WriteUInt64BigEndian(l1Table.AsSpan((int)run.L1Index * sizeof(ulong)), l1Entry.Raw);
+            }
+            for (int i = 0; i < run.Count; i++)
+            {
+                HostOffset data = geometry.OffsetOf(new HostCluster(run.FirstData + i));
+                BinaryPrimitives.WriteUInt64BigEndian(
+                    table.AsSpan((run.FirstEntry + i) * sizeof(ulong)), L2Entry.Data(data, copied: true).Raw);
+            }
+        }
+        await WriteTableAsync();
+
+        async ValueTask WriteTableAsync()
+        {
+            if (tableCluster != 0)
+                await file.WriteAsync(tableCluster << geometry.ClusterBits, table);
+            Array.Clear(table);
+        }
+    }
+
+    private static async Task WriteRefcountsAsync(IBlockFile file, ClusterGeometry geometry, InitialLayout layout)
+    {
+        byte[] table = new byte[layout.RefcountTableClusters << geometry.ClusterBits];
+        byte[] block = new byte[geometry.ClusterBytes];
+        foreach ((long index, long cluster) in layout.RefcountBlocks)
+        {
+            HostOffset offset = geometry.OffsetOf(new HostCluster(cluster));
+            BinaryPrimitives.WriteUInt64BigEndian(
+                table.AsSpan((int)index * sizeof(ulong)), RefcountTableEntry.To(offset).Raw);
+            long used = Math.Clamp(
+                layout.EndCluster - (index << geometry.RefcountBlockBits), 0, geometry.RefcountBlockEntryCount);
+            Array.Clear(block);
+            for (int i = 0; i < used; i++)
+                RefcountBlock.Set(block, geometry.RefcountOrder, i, 1);
+            await file.WriteAsync(offset.Bytes, block);
+        }
+        for (int at = 0; at < table.Length; at += ChunkBytes)
+            await file.WriteAsync(geometry.ClusterBytes + at, table.AsMemory(at, Math.Min(ChunkBytes, table.Length - at)));
+    }
+}

@@ -1,0 +1,91 @@
+using System.Numerics;
+using System.Text;
+using OrleansDisk.Qcow2.Format;
+
+namespace OrleansDisk.Qcow2.Operations;
+
+/// <summary>What a new image has allocated from the start.</summary>
+public enum Preallocation
+{
+    /// <summary>Nothing but its own tables.</summary>
+    Off,
+
+    /// <summary>A host cluster for every guest cluster, in order, not written: the disk reads as zeros.</summary>
+    Metadata,
+}
+
+/// <summary>What a new image is to be.</summary>
+public sealed record CreateOptions
+{
+    /// <summary>Size of the disk in bytes, 0 to 2^63 - 1; rounded up to whole sectors of 512 bytes.</summary>
+    public required long VirtualBytes { get; init; }
+
+    /// <summary>Format version: 2 or 3.</summary>
+    public int Version { get; init; } = 3;
+
+    /// <summary>Cluster size in bytes: a power of two from 512 to 2 MiB.</summary>
+    public long ClusterBytes { get; init; } = 64 << 10;
+
+    /// <summary>Width of a refcount in bits: a power of two from 1 to 64; 16 in version 2.</summary>
+    public long RefcountBits { get; init; } = 16;
+
+    /// <summary>Name of the backing file as it is to be stored, or null. The file is not looked at.</summary>
+    public string? BackingFile { get; init; }
+
+    /// <summary>Format of the backing file as it is to be stored, or null.</summary>
+    public string? BackingFormat { get; init; }
+
+    /// <summary>Permits programs to delay refcount updates (version 3).</summary>
+    public bool LazyRefcounts { get; init; }
+
+    public Preallocation Preallocation { get; init; }
+
+    /// <summary>"zlib"; nothing else is supported.</summary>
+    public string CompressionType { get; init; } = "zlib";
+
+    /// <summary>Checks the options against each other and the format's limits.</summary>
+    /// <exception cref="Qcow2Exception">They can't be had; the message says which and why.</exception>
+    public void Validate()
+    {
+        if (!BitOperations.IsPow2(ClusterBytes) || ClusterBytes < 1 << ClusterGeometry.MinClusterBits
+            || ClusterBytes > 1 << ClusterGeometry.MaxClusterBits)
+        {
+            throw new Qcow2Exception("Cluster size must be a power of two between 512 and 2048k");
+        }
+        if (Version is not (2 or 3))
+            throw new Qcow2Exception($"qcow2 version {Version} does not exist; use 2 or 3");
+        if (!BitOperations.IsPow2(RefcountBits) || RefcountBits > 64)
+            throw new Qcow2Exception("Refcount width must be a power of two and may not exceed 64 bits");
+        if (Version < 3 && RefcountBits != 16)
+        {
+            throw new Qcow2Exception("Different refcount widths than 16 bits require compatibility level 1.1 or above "
+                + "(use version=v3 or greater)");
+        }
+        if (Version < 3 && LazyRefcounts)
+        {
+            throw new Qcow2Exception(
+                "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)");
+        }
+        if (CompressionType != "zlib")
+            throw new Qcow2UnsupportedException($"compression type {CompressionType}", "use zlib");
+        ValidateBackingFile();
+        ArgumentOutOfRangeException.ThrowIfNegative(VirtualBytes);
+    }
+
+    private void ValidateBackingFile()
+    {
+        if (BackingFile is not null && Preallocation != Preallocation.Off)
+        {
+            throw new Qcow2Exception(
+                "Backing file and preallocation can only be used at the same time if extended_l2 is on");
+        }
+        if (BackingFile is null && BackingFormat is not null)
+            throw new Qcow2Exception("Backing format cannot be used without backing file");
+        if (BackingFile is not null && Encoding.UTF8.GetByteCount(BackingFile) > Header.MaxBackingFileNameBytes)
+            throw new Qcow2Exception("Backing file name too long");
+    }
+
+    /// <summary>The cluster and refcount sizes; only for valid options.</summary>
+    internal ClusterGeometry Geometry =>
+        new(BitOperations.Log2((ulong)ClusterBytes), BitOperations.Log2((ulong)RefcountBits));
+}
