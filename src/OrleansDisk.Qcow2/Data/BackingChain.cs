@@ -1,0 +1,77 @@
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
+
+namespace OrleansDisk.Qcow2.Data;
+
+/// <summary>Opens what an image says lies below it.</summary>
+internal static class BackingChain
+{
+    /// <summary>Deeper chains are refused: they are loops or attacks.</summary>
+    private const int MaxDepth = 200;
+
+    /// <summary>
+    /// The path of a backing file: relative names start from the overlay's directory. Names with a protocol are refused,
+    /// since an image must not make us open what its owner did not mean.
+    /// </summary>
+    /// <exception cref="Qcow2UnsupportedException">The name is not that of a file.</exception>
+    public static string ResolvePath(string overlayPath, string name)
+    {
+        if (name.StartsWith("file:", StringComparison.Ordinal))
+            name = name["file:".Length..];
+        int colon = name.IndexOf(':', StringComparison.Ordinal);
+        int slash = name.IndexOf('/', StringComparison.Ordinal);
+        if (colon > 0 && (slash < 0 || colon < slash))
+        {
+            throw new Qcow2UnsupportedException($"the backing file name '{name}' (a protocol, not a file)",
+                "point the image to a file with qemu-img rebase -u -b FILE -F FORMAT");
+        }
+        return Path.Combine(Path.GetDirectoryName(overlayPath) ?? "", name);
+    }
+
+    /// <summary>Opens the backing file of an image and everything below it, for reading.</summary>
+    /// <exception cref="Qcow2Exception">A file of the chain can't be had; the message names it.</exception>
+    public static async Task<IDiskSource?> OpenAsync(
+        string overlayPath, Header overlay, Qcow2OpenOptions overlayOptions, int depth)
+    {
+        if (overlay.BackingFile is null)
+            return null;
+        if (depth >= MaxDepth)
+            throw new Qcow2Exception($"'{overlayPath}': the backing chain is deeper than {MaxDepth} images; it may be a loop");
+        string path = ResolvePath(overlayPath, overlay.BackingFile);
+        ImageAccess access = overlayOptions.Access == ImageAccess.ReadShared ? ImageAccess.ReadShared : ImageAccess.Read;
+        try
+        {
+            var file = LocalBlockFile.Open(path, access);
+            try
+            {
+                return await OpenAsync(file, overlay.BackingFormat, overlayOptions with { Access = access }, depth + 1);
+            }
+            catch
+            {
+                await file.DisposeAsync();
+                throw;
+            }
+        }
+        catch (Exception e) when (e is IOException and not ImageLockedException)
+        {
+            throw new Qcow2Exception($"Could not open backing file: {e.Message}", e);
+        }
+    }
+
+    private static async Task<IDiskSource> OpenAsync(LocalBlockFile file, string? format, Qcow2OpenOptions options, int depth)
+    {
+        if (format is null)
+        {
+            byte[] start = new byte[8];
+            await file.ReadAsync(0, start);
+            format = Header.Probe(start) ? "qcow2" : "raw";
+        }
+        return format switch
+        {
+            "raw" or "file" => new RawImage(file),
+            "qcow2" => await Qcow2Image.OpenAsync(file, options, depth),
+            _ => throw new Qcow2UnsupportedException($"the backing format '{format}' of '{file.Name}'",
+                "use qemu-img convert to make it qcow2 or raw"),
+        };
+    }
+}

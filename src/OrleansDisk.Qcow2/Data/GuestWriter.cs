@@ -1,0 +1,227 @@
+using System.Buffers;
+using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Metadata;
+
+namespace OrleansDisk.Qcow2.Data;
+
+/// <summary>
+/// Writes guest data: in place where the image owns the clusters alone, else into newly reserved ones, filled up with
+/// what the guest saw there, and linked when they are written.
+/// </summary>
+internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
+{
+    private readonly ClusterGeometry _geometry = metadata.Geometry;
+
+    /// <summary>Writes a range inside the disk. The caller is inside the gate.</summary>
+    public ValueTask WriteAsync(GuestOffset offset, ReadOnlyMemory<byte> data)
+    {
+        if (data.Length == 0)
+            return ValueTask.CompletedTask;
+        GuestCluster cluster = _geometry.ClusterOf(offset);
+        // The usual overwrite: one run that is ours alone, whose table is in the cache.
+        if (metadata.L2Tables.TryGet(cluster, out CachedTable table))
+        {
+            var run = ClusterRun.Find(table, cluster, ClusterCount(offset, data.Length), metadata.Header);
+            if (run.IsWritableInPlace && BytesOf(run.Count, offset) >= data.Length)
+                return WriteInPlaceAsync(run, offset, data);
+        }
+        return WriteRunsAsync(offset, data);
+    }
+
+    private async ValueTask WriteRunsAsync(GuestOffset offset, ReadOnlyMemory<byte> data)
+    {
+        while (data.Length > 0)
+        {
+            int written = await WriteSomeAsync(offset, data);
+            offset += written;
+            data = data[written..];
+        }
+    }
+
+    /// <summary>Writes the start of the range, as far as one step reaches; returns the bytes.</summary>
+    private async ValueTask<int> WriteSomeAsync(GuestOffset offset, ReadOnlyMemory<byte> data)
+    {
+        GuestCluster cluster = _geometry.ClusterOf(offset);
+        while (true)
+        {
+            ClusterReservations.Reservation reservation;
+            L2Entry firstEntry;
+            L2Entry lastEntry;
+            using (TablePin pin = await metadata.L2Tables.PinForChangeAsync(cluster))
+            {
+                var run = ClusterRun.Find(pin.Table, cluster, ClusterCount(offset, data.Length), metadata.Header);
+                if (run.IsWritableInPlace)
+                {
+                    int bytes = (int)Math.Min(BytesOf(run.Count, offset), data.Length);
+                    await WriteInPlaceAsync(run, offset, data[..bytes]);
+                    return bytes;
+                }
+                if (metadata.Reservations.Find(cluster) is { } other)
+                {
+                    await other.Ended;
+                    continue;
+                }
+                int count = CountToAllocate(pin.Table, run, ClusterCount(offset, data.Length));
+                reservation = metadata.Reservations.Reserve(cluster, count);
+                firstEntry = run.Entry;
+                lastEntry = metadata.L2Tables.Read(pin.Table, cluster + (count - 1));
+            }
+            using (reservation)
+            {
+                return IsRefillable(firstEntry)
+                    ? await RefillAsync(reservation, firstEntry, offset, data)
+                    : await AllocateAsync(reservation, firstEntry, lastEntry, offset, data);
+            }
+        }
+    }
+
+    /// <summary>An allocated zero cluster of our own keeps its host cluster, whose old bytes must not show through.</summary>
+    private static bool IsRefillable(L2Entry entry) => entry is { Kind: ClusterKind.ZeroAllocated, IsCopied: true };
+
+    /// <summary>How many clusters from the start of a run need new host clusters and are not reserved.</summary>
+    private int CountToAllocate(CachedTable table, ClusterRun run, int wanted)
+    {
+        if (IsRefillable(run.Entry))
+            return 1;
+        int limit = Math.Min(wanted, _geometry.L2EntryCount - _geometry.L2Index(run.First));
+        limit = metadata.Reservations.CountFree(run.First, limit);
+        int count = 1;
+        while (count < limit)
+        {
+            L2Entry entry = metadata.L2Tables.Read(table, run.First + count);
+            if (IsRefillable(entry) || entry is { Kind: ClusterKind.Data, IsCopied: true })
+                break;
+            count++;
+        }
+        return count;
+    }
+
+    private ValueTask WriteInPlaceAsync(ClusterRun run, GuestOffset offset, ReadOnlyMemory<byte> data)
+    {
+        HostOffset host = run.Entry.Host + _geometry.OffsetInCluster(offset);
+        RefuseOverMetadata(_geometry.ClusterOf(run.Entry.Host), run.Count);
+        ValueTask write = metadata.File.WriteAsync(host.Bytes, data);
+        if (!write.IsCompletedSuccessfully)
+            return Finish(write);
+        metadata.Order.NoteDataWritten();
+        return ValueTask.CompletedTask;
+
+        async ValueTask Finish(ValueTask pending)
+        {
+            try
+            {
+                await pending;
+            }
+            finally
+            {
+                metadata.Order.NoteDataWritten();
+            }
+        }
+    }
+
+    /// <summary>Writes into the host cluster that an allocated zero cluster keeps, zeros around the data.</summary>
+    private async ValueTask<int> RefillAsync(
+        ClusterReservations.Reservation reservation, L2Entry entry, GuestOffset offset, ReadOnlyMemory<byte> data)
+    {
+        int bytes = (int)Math.Min(BytesOf(1, offset), data.Length);
+        var run = new HostRun(_geometry.ClusterOf(entry.Host), 1, IsFresh: false);
+        RefuseOverMetadata(run.First, 1);
+        await WriteClustersAsync(run, entry, entry, offset, data[..bytes]);
+        await LinkAsync(reservation.First, run);
+        return bytes;
+    }
+
+    private async ValueTask<int> AllocateAsync(ClusterReservations.Reservation reservation, L2Entry firstEntry,
+        L2Entry lastEntry, GuestOffset offset, ReadOnlyMemory<byte> data)
+    {
+        HostRun run = await metadata.Allocator.ReserveAsync(reservation.Count);
+        try
+        {
+            if (run.Count < reservation.Count)
+            {
+                reservation.Shrink(run.Count);
+                // The range now ends on a cluster's end, so the last cluster has no tail to fill.
+                lastEntry = L2Entry.Unallocated;
+            }
+            int bytes = (int)Math.Min(BytesOf(run.Count, offset), data.Length);
+            await WriteClustersAsync(run, firstEntry, lastEntry, offset, data[..bytes]);
+            await LinkAsync(reservation.First, run);
+            return bytes;
+        }
+        catch (Exception) when (!metadata.Health.HasFailed)
+        {
+            await metadata.Allocator.AbandonAsync(run.First, run.Count);
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// Writes data into host clusters that no entry leads to yet, with what the guest saw before and behind it, in one
+    /// write. Fresh clusters read as zeros where nothing is written.
+    /// </summary>
+    private async ValueTask WriteClustersAsync(
+        HostRun run, L2Entry firstEntry, L2Entry lastEntry, GuestOffset offset, ReadOnlyMemory<byte> data)
+    {
+        int headBytes = _geometry.OffsetInCluster(offset);
+        GuestOffset end = offset + data.Length;
+        int tailBytes = (int)(((long)run.Count << _geometry.ClusterBits) - headBytes - data.Length);
+        HostOffset host = _geometry.OffsetOf(run.First);
+        if (run.IsFresh && !reader.MayHoldData(firstEntry, _geometry.ClusterOf(offset)))
+            (host, headBytes) = (host + headBytes, 0);
+        if (run.IsFresh && !reader.MayHoldData(lastEntry, _geometry.ClusterOf(end)))
+            tailBytes = 0;
+        try
+        {
+            if (headBytes + tailBytes == 0)
+            {
+                await metadata.File.WriteAsync(host.Bytes, data);
+                return;
+            }
+            byte[] around = ArrayPool<byte>.Shared.Rent(headBytes + tailBytes);
+            try
+            {
+                Memory<byte> head = around.AsMemory(0, headBytes);
+                Memory<byte> tail = around.AsMemory(headBytes, tailBytes);
+                await reader.ReadClusterAsync(firstEntry, new GuestOffset(offset.Bytes - headBytes), head);
+                await reader.ReadClusterAsync(lastEntry, end, tail);
+                await metadata.File.WriteAsync(host.Bytes, (ReadOnlyMemory<byte>[])[head, data, tail]);
+            }
+            finally
+            {
+                ArrayPool<byte>.Shared.Return(around);
+            }
+        }
+        finally
+        {
+            metadata.Order.NoteDataWritten();
+        }
+    }
+
+    /// <summary>Points the guest clusters to their new host clusters and frees what they pointed to.</summary>
+    private async ValueTask LinkAsync(GuestCluster first, HostRun run)
+    {
+        using TablePin pin = await metadata.L2Tables.PinForChangeAsync(first);
+        metadata.Health.ThrowIfFailed();
+        for (int i = 0; i < run.Count; i++)
+        {
+            L2Entry old = metadata.L2Tables.Read(pin.Table, first + i);
+            HostCluster host = run.First + i;
+            metadata.L2Tables.Write(pin.Table, first + i, L2Entry.Data(_geometry.OffsetOf(host), copied: true));
+            if (old.Kind == ClusterKind.Compressed || _geometry.ClusterOf(old.Host) != host)
+                metadata.FreeClustersOf(old, discard: false);
+        }
+    }
+
+    private void RefuseOverMetadata(HostCluster first, int count)
+    {
+        if (metadata.Map.Find(first, count) is { } name)
+            throw new MetadataDamagedException($"Preventing invalid write on metadata (overlaps with {name})");
+    }
+
+    private int ClusterCount(GuestOffset offset, int bytes) =>
+        (int)(_geometry.ClusterOf(offset + (bytes - 1)).Index - _geometry.ClusterOf(offset).Index + 1);
+
+    private long BytesOf(int clusterCount, GuestOffset offset) =>
+        ((long)clusterCount << _geometry.ClusterBits) - _geometry.OffsetInCluster(offset);
+}

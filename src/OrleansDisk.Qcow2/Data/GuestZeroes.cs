@@ -1,0 +1,143 @@
+using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Metadata;
+
+namespace OrleansDisk.Qcow2.Data;
+
+/// <summary>Makes ranges read as zeros by their entries alone where it can, and discards clusters.</summary>
+internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, GuestWriter writer, bool hasBacking)
+{
+    /// <summary>Zeros that are written where no entry can say them.</summary>
+    private static readonly ReadOnlyMemory<byte> ZeroBytes = new byte[256 << 10];
+
+    private readonly ClusterGeometry _geometry = metadata.Geometry;
+
+    /// <summary>What becomes of an entry.</summary>
+    private enum Change
+    {
+        /// <summary>Zeros; the host cluster is kept for later writes.</summary>
+        ZeroKeep,
+
+        /// <summary>Zeros; the host cluster is freed.</summary>
+        ZeroUnmap,
+
+        /// <summary>The host cluster is freed; version 2 has no other word for that than unallocated.</summary>
+        Discard,
+    }
+
+    /// <summary>Makes a range inside the disk read as zeros. The caller is inside the gate.</summary>
+    /// <param name="offset">First byte.</param>
+    /// <param name="bytes">Length of the range.</param>
+    /// <param name="mayUnmap">Whether host clusters may be freed; else they are kept.</param>
+    public async ValueTask WriteZeroesAsync(GuestOffset offset, long bytes, bool mayUnmap)
+    {
+        GuestOffset end = offset + bytes;
+        while (offset.Bytes < end.Bytes)
+        {
+            GuestCluster cluster = _geometry.ClusterOf(offset);
+            long wholeCount = WholeClusterCount(offset, end);
+            if (wholeCount > 0 && CanSayZero(mayUnmap))
+            {
+                await ChangeAsync(cluster, wholeCount, mayUnmap ? Change.ZeroUnmap : Change.ZeroKeep);
+                offset = _geometry.OffsetOf(cluster + wholeCount);
+                continue;
+            }
+            GuestOffset clusterEnd = _geometry.OffsetOf(cluster + 1);
+            long partBytes = Math.Min(end.Bytes, clusterEnd.Bytes) - offset.Bytes;
+            await ZeroPartAsync(cluster, offset, partBytes);
+            offset += partBytes;
+        }
+    }
+
+    /// <summary>
+    /// Frees the whole clusters of a range inside the disk; they then read as zeros. Parts of clusters are left alone,
+    /// and so is everything where version 2 would let the backing file show through. The caller is inside the gate.
+    /// </summary>
+    public async ValueTask DiscardAsync(GuestOffset offset, long bytes)
+    {
+        if (metadata.Header.Version < 3 && hasBacking)
+            return;
+        GuestOffset end = offset + bytes;
+        var first = new GuestCluster(_geometry.ClusterCount(offset.Bytes));
+        long count = WholeClusterCount(_geometry.OffsetOf(first), end);
+        if (count > 0)
+            await ChangeAsync(first, count, Change.Discard);
+    }
+
+    private bool CanSayZero(bool mayUnmap) => metadata.Header.Version >= 3 || (mayUnmap && !hasBacking);
+
+    /// <summary>Clusters that lie whole in the range; the last one of the disk may be cut by the disk's end.</summary>
+    private long WholeClusterCount(GuestOffset offset, GuestOffset end)
+    {
+        if (_geometry.OffsetInCluster(offset) != 0 || end.Bytes <= offset.Bytes)
+            return 0;
+        long endCluster = end.Bytes >= (metadata.Header.VirtualBytes & ~511L)
+            ? _geometry.ClusterCount(end.Bytes) : _geometry.ClusterOf(end).Index;
+        return endCluster - _geometry.ClusterOf(offset).Index;
+    }
+
+    private async ValueTask ZeroPartAsync(GuestCluster cluster, GuestOffset offset, long bytes)
+    {
+        while (metadata.Reservations.Find(cluster) is { } other)
+            await other.Ended;
+        L2Entry entry = L2Entry.Unallocated;
+        if (metadata.L2Tables.IsAllocated(cluster))
+        {
+            using TablePin pin = await metadata.L2Tables.PinAsync(cluster);
+            entry = metadata.L2Tables.Read(pin.Table, cluster);
+        }
+        if (!reader.MayHoldData(entry, cluster) && metadata.Reservations.Find(cluster) is null)
+            return;
+        for (long done = 0; done < bytes;)
+        {
+            int part = (int)Math.Min(bytes - done, ZeroBytes.Length);
+            await writer.WriteAsync(offset + done, ZeroBytes[..part]);
+            done += part;
+        }
+    }
+
+    private async ValueTask ChangeAsync(GuestCluster first, long count, Change change)
+    {
+        while (count > 0)
+        {
+            int inTable = (int)Math.Min(count, _geometry.L2EntryCount - _geometry.L2Index(first));
+            if (!metadata.L2Tables.IsAllocated(first) && !reader.MayHoldData(L2Entry.Unallocated, first)
+                && metadata.Reservations.CountFree(first, inTable) == inTable)
+            {
+                first += inTable;
+                count -= inTable;
+                continue;
+            }
+            using TablePin pin = await metadata.L2Tables.PinForChangeAsync(first);
+            int free = metadata.Reservations.CountFree(first, inTable);
+            if (free == 0)
+            {
+                ClusterReservations.Reservation other = metadata.Reservations.Find(first)!;
+                await other.Ended;
+                continue;
+            }
+            for (int i = 0; i < free; i++)
+                ChangeEntry(pin.Table, first + i, change);
+            first += free;
+            count -= free;
+        }
+    }
+
+    private void ChangeEntry(CachedTable table, GuestCluster cluster, Change change)
+    {
+        L2Entry old = metadata.L2Tables.Read(table, cluster);
+        L2Entry changed = (old.Kind, change) switch
+        {
+            (ClusterKind.ZeroPlain, _) => old,
+            (ClusterKind.Unallocated, _) when !reader.MayHoldData(old, cluster) => old,
+            (ClusterKind.ZeroAllocated, Change.ZeroKeep) => old,
+            (ClusterKind.Data, Change.ZeroKeep) => old.WithZero(),
+            _ => metadata.Header.Version >= 3 ? L2Entry.ZeroPlain : L2Entry.Unallocated,
+        };
+        if (changed == old)
+            return;
+        metadata.L2Tables.Write(table, cluster, changed);
+        if (changed.Host != old.Host || old.Kind == ClusterKind.Compressed)
+            metadata.FreeClustersOf(old, discard: true);
+    }
+}

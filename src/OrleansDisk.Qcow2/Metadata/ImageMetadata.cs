@@ -1,0 +1,202 @@
+using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
+
+namespace OrleansDisk.Qcow2.Metadata;
+
+/// <summary>The metadata of one open image: its tables, their caches, and the one order in which they are written.</summary>
+internal sealed class ImageMetadata
+{
+    private readonly PointerTable _l1;
+    private readonly TableCache _l2Cache;
+    private Task _release = Task.CompletedTask;
+
+    private ImageMetadata(
+        IBlockFile file, Header header, PointerTable l1, PointerTable refcountTable, MetadataMap map, Qcow2OpenOptions options)
+    {
+        File = file;
+        Header = header;
+        Map = map;
+        _l1 = l1;
+        Health = new ImageHealth(file);
+        Freed = new FreedClusters(Gate);
+        int tableBytes = header.Geometry.ClusterBytes;
+        _l2Cache = new TableCache(
+            file, tableBytes, options.L2CacheBytes, () => new ValueTask(Order!.FlushAsync()), () => Order!.IsWriting);
+        var blocks = new TableCache(
+            file, tableBytes, options.RefcountCacheBytes, () => Order!.WriteBackRefcountBlocksAsync(), () => Order!.IsWriting);
+        Order = new WriteOrder(file, Health, tableBytes, l1, _l2Cache, refcountTable, blocks, Freed)
+        {
+            ClustersUnreferenced = Release,
+        };
+        Allocator = new ClusterAllocator(file, header.Geometry, refcountTable, blocks, map, Freed)
+        {
+            Freed = OnClusterFreed,
+        };
+        L2Tables = new L2Tables(header.Geometry, l1, _l2Cache, Allocator, Freed, map);
+        Gate.EpochDrained = Release;
+    }
+
+    public IBlockFile File { get; }
+
+    public Header Header { get; private set; }
+
+    public ClusterGeometry Geometry => Header.Geometry;
+
+    public ImageHealth Health { get; }
+
+    public RequestGate Gate { get; } = new();
+
+    public ClusterReservations Reservations { get; } = new();
+
+    public FreedClusters Freed { get; }
+
+    public MetadataMap Map { get; }
+
+    public ClusterAllocator Allocator { get; }
+
+    public L2Tables L2Tables { get; }
+
+    public WriteOrder Order { get; }
+
+    /// <summary>Reads the tables that stay in memory.</summary>
+    /// <exception cref="BlockFileException">They can't be read.</exception>
+    public static async Task<ImageMetadata> LoadAsync(IBlockFile file, Header header, Qcow2OpenOptions options)
+    {
+        ClusterGeometry geometry = header.Geometry;
+        PointerTable l1 = await LoadTableAsync(file, header.L1Table, header.L1EntryCount * (long)sizeof(ulong));
+        PointerTable refcountTable = await LoadTableAsync(
+            file, header.RefcountTable, (long)header.RefcountTableClusters << geometry.ClusterBits);
+        var map = new MetadataMap(geometry);
+        map.SetRange(MetadataMap.ActiveL1, l1.Offset, l1.Count * (long)sizeof(ulong));
+        map.SetRange(MetadataMap.RefcountTable, refcountTable.Offset, refcountTable.Count * (long)sizeof(ulong));
+        map.SetRange(MetadataMap.SnapshotTable, header.SnapshotTable, header.SnapshotCount * (long)SnapshotEntry.FixedBytes);
+        if (!file.IsReadOnly)
+            MapTables(l1, refcountTable, map);
+        return new ImageMetadata(file, header, l1, refcountTable, map, options);
+    }
+
+    /// <summary>
+    /// Writes everything back and releases every freed cluster, so that the file is as a clean close leaves it. The
+    /// caller has the gate alone.
+    /// </summary>
+    public async Task SettleAsync()
+    {
+        do
+        {
+            await Order.FlushAsync();
+            Release();
+            await _release;
+            Health.ThrowIfFailed();
+        }
+        while (!Freed.IsEmpty);
+        await Order.FlushAsync();
+    }
+
+    /// <summary>Takes the references of an L2 entry that was just replaced out of the refcounts, in time.</summary>
+    public void FreeClustersOf(L2Entry entry, bool discard)
+    {
+        switch (entry.Kind)
+        {
+            case ClusterKind.Data or ClusterKind.ZeroAllocated:
+                Freed.Add(Geometry.ClusterOf(entry.Host), 1, discard);
+                break;
+            case ClusterKind.Compressed:
+                CompressedExtent extent = entry.Compressed(Geometry);
+                HostCluster first = Geometry.ClusterOf(extent.Start);
+                HostCluster last = Geometry.ClusterOf(extent.Start + (extent.Bytes - 1));
+                Freed.Add(first, last.Index - first.Index + 1, discard);
+                break;
+            default:
+                break;
+        }
+    }
+
+    /// <summary>Makes the disk larger; the caller has the gate alone.</summary>
+    public async Task GrowAsync(long virtualBytes)
+    {
+        await SettleAsync();
+        ClusterGeometry geometry = Geometry;
+        long neededCount = geometry.L1EntryCount(virtualBytes);
+        if (neededCount * sizeof(ulong) > ClusterGeometry.MaxL1Bytes)
+            throw new NoSpaceException($"'{File.Name}' can't grow to {virtualBytes} bytes: its L1 table would exceed 32 MiB; use larger clusters");
+        byte[] fields = new byte[HeaderField.RefcountTableOffset - HeaderField.Size];
+        if (neededCount > _l1.Count)
+            await MoveL1Async((int)neededCount);
+        HeaderField.WriteUInt64(fields, 0, (ulong)virtualBytes);
+        HeaderField.WriteUInt32(fields, HeaderField.CryptMethod - HeaderField.Size, (uint)Header.Encryption);
+        HeaderField.WriteUInt32(fields, HeaderField.L1Size - HeaderField.Size, (uint)_l1.Count);
+        HeaderField.WriteUInt64(fields, HeaderField.L1TableOffset - HeaderField.Size, (ulong)_l1.Offset.Bytes);
+        await Order.WriteHeaderAsync(HeaderField.Size, fields);
+        HostOffset oldL1 = Header.L1Table;
+        int oldL1Count = Header.L1EntryCount;
+        Header = Header with { VirtualBytes = virtualBytes, L1Table = _l1.Offset, L1EntryCount = _l1.Count };
+        if (oldL1 != _l1.Offset && oldL1Count > 0)
+            Freed.Add(geometry.ClusterOf(oldL1), geometry.ClusterCount(oldL1Count * (long)sizeof(ulong)), discard: false);
+        await SettleAsync();
+    }
+
+    private async Task MoveL1Async(int count)
+    {
+        long bytes = (long)count * sizeof(ulong);
+        HostRun run = await Allocator.ReserveExactlyAsync((int)Geometry.ClusterCount(bytes));
+        HostOffset start = Geometry.OffsetOf(run.First);
+        // The new table is written by the flush like any other change; the header leads to it only after that.
+        _l1.Move(start, count);
+        await Order.FlushAsync();
+        Map.SetRange(MetadataMap.ActiveL1, start, bytes);
+    }
+
+    private static async Task<PointerTable> LoadTableAsync(IBlockFile file, HostOffset offset, long bytes)
+    {
+        byte[] stored = GC.AllocateUninitializedArray<byte>((int)bytes);
+        // What a table would hold past the end of the file is zeros: no need to ask for it.
+        int inFile = (int)Math.Clamp(file.LengthBytes - offset.Bytes, 0, bytes);
+        stored.AsSpan(inFile).Clear();
+        await file.ReadAsync(offset.Bytes, stored.AsMemory(0, inFile));
+        return new PointerTable(offset, stored);
+    }
+
+    private static void MapTables(PointerTable l1, PointerTable refcountTable, MetadataMap map)
+    {
+        for (int index = 0; index < l1.Count; index++)
+        {
+            if (new L1Entry(l1[index]) is { IsAllocated: true } entry)
+                map.AddL2Table(entry.L2Table);
+        }
+        for (int index = 0; index < refcountTable.Count; index++)
+        {
+            if (new RefcountTableEntry(refcountTable[index]) is { IsAllocated: true } entry)
+                map.AddRefcountBlock(entry.Block);
+        }
+    }
+
+    private void OnClusterFreed(HostCluster cluster)
+    {
+        _l2Cache.Forget(Geometry.OffsetOf(cluster));
+        Map.RemoveL2Table(cluster);
+    }
+
+    private void Release()
+    {
+        if (_release.IsCompleted)
+            _release = ReleaseAsync();
+    }
+
+    private async Task ReleaseAsync()
+    {
+        try
+        {
+            while (!Health.HasFailed && Freed.TakeReleasable() is { } runs)
+            {
+                foreach (FreedRun run in runs)
+                    await Allocator.ReleaseAsync(run);
+            }
+        }
+        catch (Exception e)
+        {
+            // Stopping here leaks clusters and nothing else; going on with refcounts in doubt could do worse.
+            Health.Fail(e);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
+
+namespace OrleansDisk.Qcow2.Metadata;
+
+/// <summary>
+/// A bounded cache of tables of one cluster each. Reading and changing a table that is here is synchronous; what is
+/// not here is loaded by <see cref="PinAsync"/>. Dirty tables leave only through <paramref name="writeBack"/>, which
+/// writes all of them in the order that is safe for their kind; <paramref name="isWriting"/> tells that it is under way.
+/// </summary>
+internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityBytes, Func<ValueTask> writeBack, Func<bool> isWriting)
+{
+    /// <summary>Below two tables a copy from one to another could never be made.</summary>
+    private const int MinTableCount = 2;
+
+    private readonly int _capacity = (int)Math.Clamp(capacityBytes / tableBytes, MinTableCount, int.MaxValue);
+    private readonly Dictionary<HostOffset, CachedTable> _tables = [];
+    private readonly Dictionary<HostOffset, Task<CachedTable>> _loading = [];
+    private readonly LinkedList<CachedTable> _byRecency = new();
+    private readonly List<CachedTable> _dirty = [];
+
+    /// <summary>Whether one more table would exceed the cache's capacity.</summary>
+    public bool IsFull => _tables.Count + _loading.Count >= _capacity;
+
+    public bool HasDirty => _dirty.Count > 0;
+
+    /// <summary>The table if it is here. It may leave at the next await unless it is pinned.</summary>
+    public bool TryGet(HostOffset offset, out CachedTable table)
+    {
+        if (!_tables.TryGetValue(offset, out table!))
+            return false;
+        Touch(table);
+        return true;
+    }
+
+    /// <summary>The table, loaded if need be, kept here until the pin is disposed.</summary>
+    /// <exception cref="BlockFileException">It can't be read.</exception>
+    public ValueTask<TablePin> PinAsync(HostOffset offset) =>
+        TryGet(offset, out CachedTable table) ? new ValueTask<TablePin>(new TablePin(table)) : LoadAndPinAsync(offset);
+
+    /// <summary>Puts a table here that is not on disk yet.</summary>
+    public void Add(CachedTable table)
+    {
+        _tables.Add(table.Offset, table);
+        table.Recency = _byRecency.AddLast(table);
+        if (table.IsDirty)
+            _dirty.Add(table);
+    }
+
+    /// <summary>Changes an 8-byte entry of a table that is here.</summary>
+    public void WriteEntry(CachedTable table, int index, ulong value)
+    {
+        NoteDirty(table);
+        table.WriteEntry(index, value);
+    }
+
+    /// <summary>Changes a refcount of a refcount block that is here.</summary>
+    public void SetRefcount(CachedTable table, int order, int index, ulong value)
+    {
+        NoteDirty(table);
+        table.SetRefcount(order, index, value);
+    }
+
+    /// <summary>Drops a table whose cluster was freed.</summary>
+    public void Forget(HostOffset offset)
+    {
+        if (!_tables.TryGetValue(offset, out CachedTable? table))
+            return;
+        Invariant.Assert(table.PinCount == 0, "a freed table is not in use");
+        _dirty.Remove(table);
+        Remove(table);
+    }
+
+    /// <summary>Takes the changes of every dirty table; those of unreachable tables go into the second list.</summary>
+    public void TakeDirty(List<DirtyPart> reachable, List<DirtyPart> unreachable)
+    {
+        foreach (CachedTable table in _dirty)
+            (table.IsUnreachable ? unreachable : reachable).Add(table.TakeDirty());
+        _dirty.Clear();
+    }
+
+    /// <summary>Waits until one more table has room, unless every table is in use at this moment.</summary>
+    public async ValueTask MakeRoomAsync()
+    {
+        while (IsFull && !TryEvict())
+        {
+            if (_dirty.Count == 0 && !isWriting())
+                return;
+            await writeBack();
+        }
+    }
+
+    private async ValueTask<TablePin> LoadAndPinAsync(HostOffset offset)
+    {
+        while (true)
+        {
+            if (TryGet(offset, out CachedTable table))
+                return new TablePin(table);
+            if (!_loading.TryGetValue(offset, out Task<CachedTable>? load))
+            {
+                load = LoadAsync(offset);
+                if (!load.IsCompleted)
+                    _loading.Add(offset, load);
+            }
+            // The table may be evicted again before this continues; then it is loaded once more.
+            await load;
+        }
+    }
+
+    private async Task<CachedTable> LoadAsync(HostOffset offset)
+    {
+        try
+        {
+            await MakeRoomAsync();
+            byte[] bytes = GC.AllocateUninitializedArray<byte>(tableBytes);
+            await file.ReadAsync(offset.Bytes, bytes);
+            var table = new CachedTable(offset, bytes);
+            _loading.Remove(offset);
+            Add(table);
+            return table;
+        }
+        finally
+        {
+            _loading.Remove(offset);
+        }
+    }
+
+    private bool TryEvict()
+    {
+        for (LinkedListNode<CachedTable>? node = _byRecency.First; node is not null; node = node.Next)
+        {
+            if (node.Value.PinCount > 0 || node.Value.IsDirty)
+                continue;
+            Remove(node.Value);
+            return true;
+        }
+        return false;
+    }
+
+    private void NoteDirty(CachedTable table)
+    {
+        if (!table.IsDirty)
+            _dirty.Add(table);
+    }
+
+    private void Remove(CachedTable table)
+    {
+        _tables.Remove(table.Offset);
+        _byRecency.Remove(table.Recency!);
+        table.Recency = null;
+    }
+
+    private void Touch(CachedTable table)
+    {
+        if (_byRecency.Last == table.Recency)
+            return;
+        _byRecency.Remove(table.Recency!);
+        _byRecency.AddLast(table.Recency!);
+    }
+}
+
+/// <summary>Keeps a table in its cache until disposed.</summary>
+internal readonly struct TablePin : IDisposable
+{
+    public TablePin(CachedTable table)
+    {
+        Table = table;
+        table.PinCount++;
+    }
+
+    public CachedTable Table { get; }
+
+    public void Dispose() => Table.PinCount--;
+}

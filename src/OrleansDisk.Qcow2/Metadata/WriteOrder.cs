@@ -1,0 +1,213 @@
+using System.Buffers.Binary;
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
+
+namespace OrleansDisk.Qcow2.Metadata;
+
+/// <summary>
+/// The only one that asks the file to flush, and the only one that writes tables: what nothing reaches yet, barrier, the
+/// pointer to it, barrier. docs/consistency.md states the rules as W1 to W8.
+/// </summary>
+internal sealed class WriteOrder
+{
+    private readonly IBlockFile _file;
+    private readonly ImageHealth _health;
+    private readonly PointerTable _l1;
+    private readonly TableCache _l2Tables;
+    private readonly PointerTable _refcountTable;
+    private readonly TableCache _refcountBlocks;
+    private readonly FreedClusters _freed;
+    private readonly int _clusterBytes;
+
+    /// <summary>What waits for the write-back that has not begun.</summary>
+    private TaskCompletionSource? _next;
+    private bool _hasUnflushedData;
+
+    public WriteOrder(IBlockFile file, ImageHealth health, int clusterBytes, PointerTable l1, TableCache l2Tables,
+        PointerTable refcountTable, TableCache refcountBlocks, FreedClusters freed)
+    {
+        (_file, _health, _clusterBytes, _l1, _l2Tables) = (file, health, clusterBytes, l1, l2Tables);
+        (_refcountTable, _refcountBlocks, _freed) = (refcountTable, refcountBlocks, freed);
+    }
+
+    /// <summary>Whether a write-back is under way.</summary>
+    public bool IsWriting { get; private set; }
+
+    /// <summary>Told when clusters may have become releasable.</summary>
+    public Action? ClustersUnreferenced { get; set; }
+
+    /// <summary>Guest data was written that no barrier covers yet.</summary>
+    public void NoteDataWritten() => _hasUnflushedData = true;
+
+    /// <summary>
+    /// Puts on stable storage everything that completed before this call: guest data, and the metadata that leads to it.
+    /// Calls that come while a write-back runs share the next one.
+    /// </summary>
+    /// <exception cref="Qcow2FailedException">A write or a barrier failed; the image has stopped.</exception>
+    public Task FlushAsync()
+    {
+        if (!IsWriting && !HasWork && !_health.HasFailed)
+            return Task.CompletedTask;
+        _next ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        Task flushed = _next.Task;
+        if (!IsWriting)
+            _ = WriteBackUntilNobodyWaitsAsync();
+        return flushed;
+    }
+
+    /// <summary>Writes refcount blocks so that they can leave their cache. They may be written at any time (W1).</summary>
+    public async ValueTask WriteBackRefcountBlocksAsync()
+    {
+        var parts = new List<DirtyPart>();
+        _refcountBlocks.TakeDirty(parts, parts);
+        try
+        {
+            foreach (DirtyPart part in parts)
+                await _file.WriteAsync(part.Offset.Bytes, part.Bytes);
+        }
+        catch (BlockFileException e)
+        {
+            throw Failed(e);
+        }
+        finally
+        {
+            parts.ForEach(part => part.Release());
+        }
+        _hasUnflushedData |= parts.Count > 0;
+    }
+
+    /// <summary>Makes earlier writes durable, writes <paramref name="bytes"/> into the header, and makes those durable.</summary>
+    public async Task WriteHeaderAsync(int field, ReadOnlyMemory<byte> bytes)
+    {
+        _health.ThrowIfFailed();
+        try
+        {
+            await _file.FlushAsync();
+            await _file.WriteAsync(field, bytes);
+            await _file.FlushAsync();
+        }
+        catch (BlockFileException e)
+        {
+            throw Failed(e);
+        }
+    }
+
+    private bool HasWork => _hasUnflushedData || _l1.IsDirty || _l2Tables.HasDirty || _refcountBlocks.HasDirty
+        || _refcountTable.IsDirty || _freed.AwaitsWriteBack;
+
+    private async Task WriteBackUntilNobodyWaitsAsync()
+    {
+        IsWriting = true;
+        while (_next is { } waiting)
+        {
+            _next = null;
+            try
+            {
+                await WriteBackAsync();
+                waiting.SetResult();
+            }
+            catch (Exception e)
+            {
+                _health.Fail(e);
+                waiting.SetException(e);
+                _ = waiting.Task.Exception; // somebody may wait, nobody must
+            }
+        }
+        IsWriting = false;
+    }
+
+    private async Task WriteBackAsync()
+    {
+        _health.ThrowIfFailed();
+        if (!HasWork)
+            return;
+
+        // Everything is taken at one moment: links made from here on belong to the next write-back.
+        var work = new Work();
+        _refcountBlocks.TakeDirty(work.RefcountBlocks, work.RefcountBlocks);
+        work.RefcountTableMoved = _refcountTable.TakeDirty(work.RefcountTable);
+        _l2Tables.TakeDirty(work.L2Tables, work.NewL2Tables);
+        _l1.TakeDirty(work.L1);
+        List<FreedRun> freed = _freed.Take();
+        (HostOffset refcountTable, int refcountTableEntries) = (_refcountTable.Offset, _refcountTable.Count);
+        _hasUnflushedData = false;
+        try
+        {
+            await WriteAsync(work.RefcountBlocks);
+            await WriteAsync(work.NewL2Tables);
+            if (work.RefcountTable.Count > 0)
+                await WriteRefcountTableAsync(work, refcountTable, refcountTableEntries);
+            await _file.FlushAsync(); // W1, W2: data, copies, refcounts and new tables are there ...
+            if (work.L2Tables.Count + work.L1.Count > 0)
+            {
+                foreach (DirtyPart part in work.NewL2Tables)
+                    part.Table!.IsUnreachable = false;
+                await WriteAsync(work.L2Tables); // ... before anything points to them
+                await WriteAsync(work.L1);
+                await _file.FlushAsync(); // W3: the pointers are gone ...
+            }
+        }
+        catch (BlockFileException e)
+        {
+            throw Failed(e);
+        }
+        finally
+        {
+            work.Release();
+        }
+        _freed.Unreferenced(freed); // ... before the refcounts go down
+        ClustersUnreferenced?.Invoke();
+    }
+
+    /// <summary>W4: blocks before the table entries that lead to them, a moved table before the header.</summary>
+    private async Task WriteRefcountTableAsync(Work work, HostOffset table, int entryCount)
+    {
+        if (!work.RefcountTableMoved)
+        {
+            await _file.FlushAsync();
+            await WriteAsync(work.RefcountTable);
+            return;
+        }
+        await WriteAsync(work.RefcountTable);
+        await _file.FlushAsync();
+        byte[] fields = new byte[sizeof(ulong) + sizeof(uint)];
+        BinaryPrimitives.WriteUInt64BigEndian(fields, (ulong)table.Bytes);
+        int clusters = entryCount / (_clusterBytes / sizeof(ulong));
+        BinaryPrimitives.WriteUInt32BigEndian(fields.AsSpan(sizeof(ulong)), (uint)clusters);
+        await _file.WriteAsync(HeaderField.RefcountTableOffset, fields);
+    }
+
+    private async Task WriteAsync(List<DirtyPart> parts)
+    {
+        foreach (DirtyPart part in parts)
+            await _file.WriteAsync(part.Offset.Bytes, part.Bytes);
+    }
+
+    private Qcow2FailedException Failed(BlockFileException cause)
+    {
+        _health.Fail(cause);
+        return new Qcow2FailedException($"'{_file.Name}' has stopped; open it again: {cause.Message}", cause);
+    }
+
+    /// <summary>What one write-back writes.</summary>
+    private sealed class Work
+    {
+        public List<DirtyPart> RefcountBlocks { get; } = [];
+
+        public List<DirtyPart> RefcountTable { get; } = [];
+
+        public bool RefcountTableMoved { get; set; }
+
+        public List<DirtyPart> NewL2Tables { get; } = [];
+
+        public List<DirtyPart> L2Tables { get; } = [];
+
+        public List<DirtyPart> L1 { get; } = [];
+
+        public void Release()
+        {
+            foreach (List<DirtyPart> parts in (ReadOnlySpan<List<DirtyPart>>)[RefcountBlocks, RefcountTable, NewL2Tables, L2Tables, L1])
+                parts.ForEach(part => part.Release());
+        }
+    }
+}

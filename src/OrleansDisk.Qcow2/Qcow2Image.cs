@@ -1,0 +1,327 @@
+using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Metadata;
+
+namespace OrleansDisk.Qcow2;
+
+/// <summary>
+/// An open qcow2 image. It has no locks: every call, and everything that follows from it, must run on one exclusive
+/// scheduler (a grain's, or <see cref="ConcurrentExclusiveSchedulerPair.ExclusiveScheduler"/>). Many calls may be under
+/// way at once. Offsets and lengths are bytes, of any alignment.
+/// </summary>
+public sealed class Qcow2Image : IDiskSource
+{
+    private const int SectorBytes = 512;
+    private readonly IBlockFile _file;
+    private readonly ImageMetadata _metadata;
+    private readonly GuestReader _reader;
+    private readonly GuestWriter _writer;
+    private readonly GuestZeroes _zeroes;
+    private Task? _closing;
+
+    private Qcow2Image(IBlockFile file, ImageMetadata metadata, IDiskSource? backing)
+    {
+        _file = file;
+        _metadata = metadata;
+        Backing = backing;
+        _reader = new GuestReader(metadata, backing);
+        _writer = new GuestWriter(metadata, _reader);
+        _zeroes = new GuestZeroes(metadata, _reader, _writer, backing is not null);
+    }
+
+    public string FileName => _file.Name;
+
+    public string Format => "qcow2";
+
+    /// <summary>The header as it is on disk now.</summary>
+    public Header Header => _metadata.Header;
+
+    public bool IsReadOnly => _file.IsReadOnly;
+
+    /// <summary>Size of the disk in bytes: whole sectors, as QEMU counts it.</summary>
+    public long VirtualBytes => Header.VirtualBytes & ~(SectorBytes - 1L);
+
+    public IDiskSource? Backing { get; }
+
+    /// <summary>Opens an image file, with the locks that go with the access, and its backing chain.</summary>
+    /// <exception cref="ImageLockedException">Another user of the file excludes this one.</exception>
+    /// <exception cref="Qcow2FormatException">The file breaks the specification.</exception>
+    /// <exception cref="Qcow2UnsupportedException">It needs something that this version does not have.</exception>
+    /// <exception cref="IOException">It can't be opened or read.</exception>
+    public static async Task<Qcow2Image> OpenAsync(string path, Qcow2OpenOptions options)
+    {
+        var file = LocalBlockFile.Open(path, options.Access);
+        try
+        {
+            return await OpenAsync(file, options);
+        }
+        catch
+        {
+            await file.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Opens an image in a file that the caller has opened; the image owns the file from then on.</summary>
+    public static Task<Qcow2Image> OpenAsync(IBlockFile file, Qcow2OpenOptions options) => OpenAsync(file, options, depth: 0);
+
+    internal static async Task<Qcow2Image> OpenAsync(IBlockFile file, Qcow2OpenOptions options, int depth)
+    {
+        Header header = await ReadHeaderAsync(file);
+        FeatureCheck.RefuseUnsupported(header);
+        if (!file.IsReadOnly)
+            header = await PrepareForWritingAsync(file, header);
+        ImageMetadata metadata = await ImageMetadata.LoadAsync(file, header, options);
+        IDiskSource? backing = options.OpenBacking
+            ? await BackingChain.OpenAsync(file.Name, header, options, depth) : null;
+        return new Qcow2Image(file, metadata, backing);
+    }
+
+    /// <summary>Reads and checks the header of an image.</summary>
+    public static async Task<Header> ReadHeaderAsync(IBlockFile file)
+    {
+        byte[] start = new byte[Header.Version3MinBytes];
+        await file.ReadAsync(0, start);
+        byte[] cluster = new byte[Header.ParseClusterBytes(start)];
+        await file.ReadAsync(0, cluster);
+        return Header.Parse(cluster);
+    }
+
+    public ValueTask ReadAsync(long offset, Memory<byte> buffer)
+    {
+        if (!_metadata.Gate.TryEnterShared(out RequestGate.Ticket ticket))
+            return RunAsync(() => _reader.ReadAsync(new GuestOffset(offset), ClipRead(offset, buffer)));
+        ValueTask read;
+        try
+        {
+            ThrowIfClosed();
+            read = _reader.ReadAsync(new GuestOffset(offset), ClipRead(offset, buffer));
+        }
+        catch (Exception e)
+        {
+            read = ValueTask.FromException(e);
+        }
+        return FinishAsync(read, ticket);
+    }
+
+    /// <summary>Writes into the disk.</summary>
+    /// <param name="offset">First byte; the range lies inside the disk.</param>
+    /// <param name="data">The bytes; they belong to the call until it completes.</param>
+    /// <param name="fua">Whether the write is on stable storage when the call completes.</param>
+    /// <exception cref="NoSpaceException">The file can't grow.</exception>
+    /// <exception cref="Qcow2FailedException">The image has stopped.</exception>
+    public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, bool fua = false)
+    {
+        if (fua || !_metadata.Gate.TryEnterShared(out RequestGate.Ticket ticket))
+            return ChangeAsync(offset, data.Length, fua, () => _writer.WriteAsync(new GuestOffset(offset), data));
+        ValueTask write;
+        try
+        {
+            ThrowIfUnwritable(offset, data.Length);
+            write = _writer.WriteAsync(new GuestOffset(offset), data);
+        }
+        catch (Exception e)
+        {
+            write = ValueTask.FromException(e);
+        }
+        return FinishAsync(write, ticket);
+    }
+
+    /// <summary>Makes a range read as zeros.</summary>
+    /// <param name="offset">First byte; the range lies inside the disk.</param>
+    /// <param name="bytes">Length of the range.</param>
+    /// <param name="mayUnmap">Whether space in the file may be given up.</param>
+    /// <param name="fua">Whether the change is on stable storage when the call completes.</param>
+    public ValueTask WriteZeroesAsync(long offset, long bytes, bool mayUnmap, bool fua = false) =>
+        ChangeAsync(offset, bytes, fua, () => _zeroes.WriteZeroesAsync(new GuestOffset(offset), bytes, mayUnmap));
+
+    /// <summary>Gives up the clusters that lie whole in a range; they then read as zeros.</summary>
+    public ValueTask DiscardAsync(long offset, long bytes, bool fua = false) =>
+        ChangeAsync(offset, bytes, fua, () => _zeroes.DiscardAsync(new GuestOffset(offset), bytes));
+
+    /// <summary>Puts on stable storage every change that completed before this call.</summary>
+    /// <exception cref="Qcow2FailedException">It could not be done; the image has stopped.</exception>
+    public ValueTask FlushAsync()
+    {
+        if (IsReadOnly)
+            return ValueTask.CompletedTask;
+        return RunAsync(() => new ValueTask(_metadata.Order.FlushAsync()));
+    }
+
+    public async ValueTask<DiskExtent> GetExtentAsync(long offset, long bytes)
+    {
+        ThrowIfOutside(offset, bytes);
+        DiskExtent extent = default;
+        await RunAsync(async () => extent = await _reader.GetExtentAsync(new GuestOffset(offset), bytes));
+        return extent;
+    }
+
+    /// <summary>Makes the disk larger; what is new reads as zeros.</summary>
+    /// <param name="virtualBytes">The new size, rounded up to whole sectors.</param>
+    /// <exception cref="Qcow2Exception">It is smaller than the disk is, or version 2 has snapshots.</exception>
+    public async Task GrowAsync(long virtualBytes)
+    {
+        virtualBytes = (virtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L);
+        using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
+        ThrowIfUnwritable(0, 0);
+        if (virtualBytes < VirtualBytes)
+            throw new Qcow2UnsupportedException($"making '{FileName}' smaller", "use qemu-img resize --shrink");
+        if (Header is { Version: < 3, SnapshotCount: > 0 })
+            throw new Qcow2Exception("Can't resize a v2 image which has snapshots");
+        long oldBytes = VirtualBytes;
+        await GuardAsync(async () =>
+        {
+            await _metadata.GrowAsync(virtualBytes);
+            // A backing file that is longer than the disk was would show through in what is new.
+            if (Backing is not null && Backing.VirtualBytes > oldBytes)
+            {
+                long end = Math.Min(Backing.VirtualBytes, virtualBytes);
+                await _zeroes.WriteZeroesAsync(new GuestOffset(oldBytes), end - oldBytes, mayUnmap: true);
+            }
+            await _metadata.SettleAsync();
+        });
+    }
+
+    /// <summary>
+    /// Waits for what is under way, writes everything back, and lets go of the file. Calling it again does nothing.
+    /// </summary>
+    /// <exception cref="Qcow2FailedException">The last write-back failed; the locks are released all the same.</exception>
+    public Task CloseAsync() => _closing ??= CloseOnceAsync();
+
+    public async ValueTask DisposeAsync() => await CloseAsync();
+
+    private async Task CloseOnceAsync()
+    {
+        using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
+        try
+        {
+            if (!IsReadOnly && !_metadata.Health.HasFailed)
+                await GuardAsync(() => new ValueTask(_metadata.SettleAsync()));
+        }
+        finally
+        {
+            await _file.DisposeAsync();
+            if (Backing is not null)
+                await Backing.DisposeAsync();
+        }
+    }
+
+    private static async Task<Header> PrepareForWritingAsync(IBlockFile file, Header header)
+    {
+        FeatureCheck.RefuseUnwritable(header);
+        if (header.Incompatible.HasFlag(IncompatibleFeatures.Dirty))
+        {
+            throw new Qcow2UnsupportedException($"repairing '{file.Name}', which was not closed cleanly,",
+                "run qemu-img check -r all on it first");
+        }
+        const AutoclearFeatures known = AutoclearFeatures.Bitmaps | AutoclearFeatures.RawExternalData;
+        AutoclearFeatures kept = header.Autoclear & known;
+        if (kept == header.Autoclear)
+            return header;
+        byte[] field = new byte[sizeof(ulong)];
+        HeaderField.WriteUInt64(field, 0, (ulong)kept);
+        await file.WriteAsync(HeaderField.Autoclear, field);
+        return header with { Autoclear = kept };
+    }
+
+    private Memory<byte> ClipRead(long offset, Memory<byte> buffer)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(offset);
+        if (offset + buffer.Length <= VirtualBytes)
+            return buffer;
+        int inside = (int)Math.Clamp(VirtualBytes - offset, 0, buffer.Length);
+        buffer.Span[inside..].Clear();
+        return buffer[..inside];
+    }
+
+    private async ValueTask ChangeAsync(long offset, long bytes, bool fua, Func<ValueTask> change)
+    {
+        await RunAsync(() =>
+        {
+            ThrowIfUnwritable(offset, bytes);
+            return change();
+        });
+        if (fua)
+            await FlushAsync();
+    }
+
+    private async ValueTask RunAsync(Func<ValueTask> request)
+    {
+        RequestGate.Ticket ticket = await _metadata.Gate.EnterSharedAsync();
+        try
+        {
+            ThrowIfClosed();
+            await GuardAsync(request);
+        }
+        finally
+        {
+            ticket.Dispose();
+        }
+    }
+
+    /// <summary>Ends a request that began without waiting; it is usually over by now.</summary>
+    private ValueTask FinishAsync(ValueTask request, RequestGate.Ticket ticket)
+    {
+        if (!request.IsCompletedSuccessfully)
+            return FinishSlowlyAsync(request, ticket);
+        ticket.Dispose();
+        return ValueTask.CompletedTask;
+    }
+
+    private async ValueTask FinishSlowlyAsync(ValueTask request, RequestGate.Ticket ticket)
+    {
+        try
+        {
+            await GuardAsync(() => request);
+        }
+        finally
+        {
+            ticket.Dispose();
+        }
+    }
+
+    /// <summary>Turns damage that a request finds into a stopped image and an error with the specification's words.</summary>
+    private async ValueTask GuardAsync(Func<ValueTask> request)
+    {
+        try
+        {
+            await request();
+        }
+        catch (MetadataDamagedException e)
+        {
+            throw await _metadata.Health.ReportCorruptionAsync(Header, e.Message);
+        }
+        catch (InvariantException e)
+        {
+            _metadata.Health.Fail(e);
+            throw;
+        }
+        catch (BlockFileException e) when (e.IsNoSpace)
+        {
+            throw new NoSpaceException(e.Message, e);
+        }
+    }
+
+    private void ThrowIfUnwritable(long offset, long bytes)
+    {
+        ThrowIfClosed();
+        ThrowIfOutside(offset, bytes);
+        if (IsReadOnly)
+            throw new Qcow2Exception($"'{FileName}' is open read-only");
+        _metadata.Health.ThrowIfFailed();
+    }
+
+    private void ThrowIfClosed()
+    {
+        if (_closing is not null)
+            throw new Qcow2Exception($"'{FileName}' is closed");
+    }
+
+    private void ThrowIfOutside(long offset, long bytes)
+    {
+        if (offset < 0 || bytes < 0 || offset > VirtualBytes - bytes)
+            throw new ArgumentOutOfRangeException(nameof(offset), $"{bytes} bytes at {offset} are not inside the disk of {VirtualBytes} bytes");
+    }
+}
