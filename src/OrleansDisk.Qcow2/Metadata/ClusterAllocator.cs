@@ -109,14 +109,16 @@ internal sealed class ClusterAllocator
 
     private async ValueTask<HostRun> ReserveSlowlyAsync(int maxCount)
     {
-        while (true)
+        if (_blocks.IsFull)
+            await _blocks.MakeRoomAsync();
+        bool done = TryReserve(maxCount, out HostRun run, out HostOffset missingBlock);
+        while (!done)
         {
-            if (_blocks.IsFull)
-                await _blocks.MakeRoomAsync();
-            if (TryReserve(maxCount, out HostRun run, out HostOffset missingBlock))
-                return run;
-            (await _blocks.PinAsync(missingBlock)).Dispose();
+            // Held while it is searched: in a full cache it would be the first to go.
+            using TablePin pin = await _blocks.PinAsync(missingBlock);
+            done = TryReserve(maxCount, out run, out missingBlock);
         }
+        return run;
     }
 
     /// <summary>Synchronous, so that nothing changes between finding clusters and reserving them.</summary>

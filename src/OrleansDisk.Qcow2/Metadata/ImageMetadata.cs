@@ -21,10 +21,11 @@ internal sealed class ImageMetadata
         Health = new ImageHealth(file);
         Freed = new FreedClusters(Gate);
         int tableBytes = header.Geometry.ClusterBytes;
-        _l2Cache = new TableCache(
-            file, tableBytes, options.L2CacheBytes, () => new ValueTask(Order!.FlushAsync()), () => Order!.IsWriting);
-        var blocks = new TableCache(
-            file, tableBytes, options.RefcountCacheBytes, () => Order!.WriteBackRefcountBlocksAsync(), () => Order!.IsWriting);
+        // One writer for both kinds of tables: two could overtake each other on the same table.
+        ValueTask WriteBackAsync() => new(Order!.FlushAsync());
+        bool IsWriting() => Order!.IsWriting;
+        _l2Cache = new TableCache(file, tableBytes, options.L2CacheBytes, WriteBackAsync, IsWriting);
+        var blocks = new TableCache(file, tableBytes, options.RefcountCacheBytes, WriteBackAsync, IsWriting);
         Order = new WriteOrder(file, Health, tableBytes, l1, _l2Cache, refcountTable, blocks, Freed)
         {
             ClustersUnreferenced = Release,

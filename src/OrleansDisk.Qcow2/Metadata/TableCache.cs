@@ -15,7 +15,7 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
 
     private readonly int _capacity = (int)Math.Clamp(capacityBytes / tableBytes, MinTableCount, int.MaxValue);
     private readonly Dictionary<HostOffset, CachedTable> _tables = [];
-    private readonly Dictionary<HostOffset, Task<CachedTable>> _loading = [];
+    private readonly Dictionary<HostOffset, Load> _loading = [];
     private readonly LinkedList<CachedTable> _byRecency = new();
     private readonly List<CachedTable> _dirty = [];
 
@@ -92,22 +92,17 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
 
     private async ValueTask<TablePin> LoadAndPinAsync(HostOffset offset)
     {
-        while (true)
+        if (!_loading.TryGetValue(offset, out Load? load))
         {
-            if (TryGet(offset, out CachedTable table))
-                return new TablePin(table);
-            if (!_loading.TryGetValue(offset, out Task<CachedTable>? load))
-            {
-                load = LoadAsync(offset);
-                if (!load.IsCompleted)
-                    _loading.Add(offset, load);
-            }
-            // The table may be evicted again before this continues; then it is loaded once more.
-            await load;
+            load = new Load();
+            _loading.Add(offset, load);
+            _ = LoadAsync(offset, load);
         }
+        load.WaiterCount++;
+        return TablePin.Adopt(await load.Task);
     }
 
-    private async Task<CachedTable> LoadAsync(HostOffset offset)
+    private async Task LoadAsync(HostOffset offset, Load load)
     {
         try
         {
@@ -117,11 +112,13 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
             var table = new CachedTable(offset, bytes);
             _loading.Remove(offset);
             Add(table);
-            return table;
+            // Pinned for the waiters from the start: else loads could evict each other's tables for ever.
+            load.SetLoaded(table);
         }
-        finally
+        catch (Exception e)
         {
             _loading.Remove(offset);
+            load.SetException(e);
         }
     }
 
@@ -157,16 +154,50 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
         _byRecency.Remove(table.Recency!);
         _byRecency.AddLast(table.Recency!);
     }
+
+    /// <summary>A table on its way from the file, and how many wait for it.</summary>
+    private sealed class Load() : TaskCompletionSource<CachedTable>(TaskCreationOptions.RunContinuationsAsynchronously)
+    {
+        private CachedTable? _loaded;
+        private int _waiterCount;
+
+        public int WaiterCount
+        {
+            get => _waiterCount;
+            set
+            {
+                // Who asks when the load is over, before the first waiter ran, is one waiter more.
+                if (_loaded is not null)
+                    _loaded.PinCount += value - _waiterCount;
+                _waiterCount = value;
+            }
+        }
+
+        public void SetLoaded(CachedTable table)
+        {
+            _loaded = table;
+            table.PinCount += _waiterCount;
+            SetResult(table);
+        }
+    }
 }
 
 /// <summary>Keeps a table in its cache until disposed.</summary>
 internal readonly struct TablePin : IDisposable
 {
     public TablePin(CachedTable table)
+        : this(table, pins: 1)
+    {
+    }
+
+    private TablePin(CachedTable table, int pins)
     {
         Table = table;
-        table.PinCount++;
+        table.PinCount += pins;
     }
+
+    /// <summary>Takes over a pin that was counted already.</summary>
+    public static TablePin Adopt(CachedTable table) => new(table, pins: 0);
 
     public CachedTable Table { get; }
 

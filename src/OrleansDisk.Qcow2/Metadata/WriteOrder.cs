@@ -55,27 +55,6 @@ internal sealed class WriteOrder
         return flushed;
     }
 
-    /// <summary>Writes refcount blocks so that they can leave their cache. They may be written at any time (W1).</summary>
-    public async ValueTask WriteBackRefcountBlocksAsync()
-    {
-        var parts = new List<DirtyPart>();
-        _refcountBlocks.TakeDirty(parts, parts);
-        try
-        {
-            foreach (DirtyPart part in parts)
-                await _file.WriteAsync(part.Offset.Bytes, part.Bytes);
-        }
-        catch (BlockFileException e)
-        {
-            throw Failed(e);
-        }
-        finally
-        {
-            parts.ForEach(part => part.Release());
-        }
-        _hasUnflushedData |= parts.Count > 0;
-    }
-
     /// <summary>Makes earlier writes durable, writes <paramref name="bytes"/> into the header, and makes those durable.</summary>
     public async Task WriteHeaderAsync(int field, ReadOnlyMemory<byte> bytes)
     {
