@@ -5,28 +5,49 @@ namespace Orleans.Runtime;
 /// <summary>Anything that a grain call can be addressed to.</summary>
 public interface IAddressable;
 
-/// <summary>The grain class's name.</summary>
-public readonly record struct GrainType(string Name)
+/// <summary>The name of a grain class.</summary>
+public readonly record struct GrainType
 {
-    public override string ToString() => Name;
+    private readonly string _name;
+
+    private GrainType(string name) => _name = name;
+
+    public static GrainType Create(string value) => new(value);
+
+    public override string ToString() => _name;
 }
 
 /// <summary>A grain's key.</summary>
-public readonly record struct IdSpan(string Text)
+public readonly record struct IdSpan
 {
-    public override string ToString() => Text;
+    private readonly string _key;
+
+    private IdSpan(string key) => _key = key;
+
+    public static IdSpan Create(string id) => new(id);
+
+    public override string ToString() => _key;
 }
 
 /// <summary>A grain's identity: its class and its key.</summary>
-public readonly record struct GrainId(GrainType Type, IdSpan Key)
+public readonly record struct GrainId
 {
+    public GrainId(GrainType type, IdSpan key) => (Type, Key) = (type, key);
+
+    public GrainType Type { get; }
+    public IdSpan Key { get; }
+
     public override string ToString() => $"{Type}/{Key}";
 }
 
 /// <summary>Tells one activation of a grain from the next.</summary>
-public readonly record struct ActivationId(Guid Key)
+public readonly record struct ActivationId
 {
-    public override string ToString() => $"@{Key:N}";
+    private readonly Guid _key;
+
+    public ActivationId(Guid key) => _key = key;
+
+    public override string ToString() => $"@{_key:N}";
 }
 
 /// <summary>One activation as the runtime sees it.</summary>

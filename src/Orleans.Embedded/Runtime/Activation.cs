@@ -32,7 +32,7 @@ internal sealed class Activation : IGrainContext
     public Activation(Silo silo, IGrainObserver observer)
     {
         (Silo, GrainInstance, _stage) = (silo, observer, Stage.Active);
-        GrainId = new GrainId(new GrainType(observer.GetType().FullName!), new IdSpan(ActivationId.ToString()));
+        GrainId = new GrainId(GrainType.Create(observer.GetType().FullName!), IdSpan.Create(ActivationId.ToString()));
     }
 
     /// <summary>The activation whose instance this thread is constructing.</summary>

@@ -15,7 +15,7 @@ internal sealed class GrainClass
     public GrainClass(Type type, GrainCollectionOptions options)
     {
         _factory = ActivatorUtilities.CreateFactory(type, Type.EmptyTypes);
-        GrainType = new GrainType(type.FullName!);
+        GrainType = GrainType.Create(type.FullName!);
         IsReentrant = type.IsDefined(typeof(ReentrantAttribute));
         TimeSpan optionsAge = options.ClassSpecificCollectionAge.GetValueOrDefault(type.FullName!, options.CollectionAge);
         CollectionAge = type.IsDefined(typeof(KeepAliveAttribute))

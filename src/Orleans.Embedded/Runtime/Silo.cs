@@ -41,7 +41,7 @@ internal sealed class Silo : IClusterClient
         ArgumentException.ThrowIfNullOrWhiteSpace(primaryKey);
         GrainClass grainClass = _classes.GetOrAdd(typeof(TGrainInterface),
             type => new GrainClass(GrainClass.Implementing(type), Collection));
-        var grainId = new GrainId(grainClass.GrainType, new IdSpan(primaryKey));
+        var grainId = new GrainId(grainClass.GrainType, IdSpan.Create(primaryKey));
         return GrainReference.Create<TGrainInterface>(this, grainClass, grainId, null);
     }
 
