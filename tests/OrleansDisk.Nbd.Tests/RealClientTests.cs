@@ -82,6 +82,20 @@ public sealed class RealClientTests
     }
 
     [Fact]
+    public async Task Nbdsh_runs_every_command_and_flag()
+    {
+        var seen = new System.Collections.Concurrent.ConcurrentQueue<SeenRequest>();
+        var export = new MemoryExport("disk", MemoryExport.FullInfo(ExportBytes)) { Seen = seen };
+        await using TestServer server = await TestServer.StartAsync(export);
+        string script = Path.Combine(AppContext.BaseDirectory, "Fixtures", "every_command.py");
+        string output = await Tool.RunAsync("/usr/bin/python3", script, server.Uri("disk"));
+        Assert.Equal("done\n", output);
+        Assert.Equal(7, seen.Select(request => request.Command).Distinct().Count());
+        foreach (NbdCommandFlags flag in Enum.GetValues<NbdCommandFlags>())
+            Assert.Contains(seen, request => (request.Flags & flag) == flag);
+    }
+
+    [Fact]
     public async Task Qemu_io_writes_zeroes_discards_and_reads()
     {
         var seen = new System.Collections.Concurrent.ConcurrentQueue<SeenRequest>();

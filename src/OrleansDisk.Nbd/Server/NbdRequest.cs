@@ -28,8 +28,8 @@ public abstract class NbdRequest
     /// Reports the next extent of a block-status request (base:allocation), or of a read that <see cref="WantsHoles"/>.
     /// Extents follow each other without gaps from <see cref="Offset"/>; neighbours of one state are merged. A
     /// block-status request needs at least one and may stop anywhere; its last one may go past the range. A read needs
-    /// none (all data) or all of its range, and need not fill the buffer under extents that are
-    /// <see cref="NbdExtentState.Zero"/>.
+    /// none (all data) or all of its range; the buffer under extents that are <see cref="NbdExtentState.Zero"/> need
+    /// not be filled, and must not be written once the extent is reported.
     /// </summary>
     /// <returns>Whether more extents are of use: false once the range is covered, or the reply is full.</returns>
     public abstract bool AddExtent(uint length, NbdExtentState state);

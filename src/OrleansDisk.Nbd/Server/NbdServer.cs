@@ -158,8 +158,8 @@ public sealed class NbdServer : IAsyncDisposable
     {
         if (!Options.WaitAtConnectionLimit && !_places.Wait(0))
         {
-            socket.Dispose();
             Options.Log($"nbd: a connection was refused: {Options.MaxConnections} are open, which is the limit");
+            socket.Dispose();
             return;
         }
         Connection connection;

@@ -100,9 +100,9 @@ internal sealed class MemoryExport(string name, NbdExportInfo info) : INbdExport
     {
         if (request.WantsHoles)
         {
-            AddExtents(request);
             // Garbage under the holes shows whether the server minds the extents.
             request.Buffer.Span.Fill(0xee);
+            AddExtents(request);
             long end = request.Offset + request.Length;
             for (long at = request.Offset; at < end;)
             {
