@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Everything that is built here, by one name. `./build.sh help` lists the verbs.
+set -euo pipefail
+cd "$(dirname "$0")"
+export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1 DOTNET_SKIP_FIRST_TIME_EXPERIENCE=1
+
+# Programs that the tests run, and the Debian packages that have them.
+test_programs=(
+    qemu-img=qemu-utils qemu-io=qemu-utils qemu-nbd=qemu-utils qemu-system-x86_64=qemu-system-x86
+    nbdinfo=libnbd-bin nbdcopy=libnbd-bin nbdfuse=libnbd-bin nbdkit=nbdkit fio=fio nbdsh=python3-libnbd
+    mke2fs=e2fsprogs cpio=cpio
+)
+
+usage() {
+    cat <<'USAGE'
+usage: ./build.sh VERB [OPTION...]
+  demo              make an image, serve it from its grain over NBD, write it, read it back, check it
+  test [--install]  build everything and run all tests; --install gets the Debian packages that the tests need
+                    further options go to `dotnet test`, for example --filter Qcow2
+  publish           release programs odisk and odiskd in artifacts/publish/
+USAGE
+}
+
+die() { echo "build.sh: $*" >&2; exit 1; }
+
+as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
+
+need_test_programs() { # $1: install what is missing
+    local pair missing=()
+    PATH=$PATH:/usr/sbin:/sbin
+    for pair in "${test_programs[@]}"; do
+        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    /usr/bin/python3 -c 'import nbd' 2>/dev/null || missing+=(python3-libnbd)
+    ((${#missing[@]})) || return 0
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+    "$1" || die "the tests need Debian packages: apt-get install ${missing[*]} (or ./build.sh test --install)"
+    echo "installing ${missing[*]}"
+    as_root apt-get -qq update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# One line of totals from what `dotnet test` said of each project.
+print_totals() { # $1: its output
+    awk '/^(Passed|Failed)! +- Failed:/ {
+            for (i = 1; i < NF; i++) {
+                if ($i == "Failed:") failed += $(i + 1)
+                if ($i == "Passed:") passed += $(i + 1)
+            }
+        }
+        END { printf "%d passed, %d failed\n", passed, failed }' "$1"
+}
+
+run_tests() {
+    local install=false options=() log status=0
+    for option; do
+        if [[ $option == --install ]]; then install=true; else options+=("$option"); fi
+    done
+    need_test_programs $install
+    eng/grain-runtime
+    dotnet build OrleansDisk.sln -v quiet
+    log=$(mktemp)
+    # One project at a time: each uses all cores, and the programs it starts want their share.
+    dotnet test OrleansDisk.sln --no-build -m:1 "${options[@]}" 2>&1 | tee "$log" || status=$?
+    print_totals "$log"
+    rm -f "$log"
+    return $status
+}
+
+publish() {
+    local identifier out=artifacts/publish
+    identifier=linux-$(case $(uname -m) in aarch64) echo arm64 ;; *) echo x64 ;; esac)
+    rm -rf "$out"
+    # NativeAOT: the net9.0 compiler restores on feeds that lack that of net10.0, and any C compiler can link.
+    dotnet publish src/OrleansDisk.Cli -c Release -r "$identifier" -p:OdiskTargetFramework=net9.0 \
+        -p:PublishAot=true -p:CppCompilerAndLinker="${CC:-gcc}" -o "$out" -v quiet
+    dotnet publish src/OrleansDisk.Server -c Release -r "$identifier" --no-self-contained \
+        -p:PublishSingleFile=true -o "$out" -v quiet
+    rm -f "$out"/*.dbg "$out"/*.pdb "$out"/*.xml
+    ls -l "$out"
+}
+
+case ${1:-help} in
+    demo) exec samples/first-light/run ;;
+    test) shift; run_tests "$@" ;;
+    publish) publish ;;
+    help | -h | --help) usage ;;
+    *) usage >&2; exit 64 ;;
+esac
