@@ -6,7 +6,7 @@ internal readonly record struct Extent(uint Length, NbdExtentState State);
 /// <summary>The extents reported for one request: consecutive, neighbours of one state merged, bounded in number.</summary>
 internal sealed class ExtentList
 {
-    private const int KeptCapacity = 64;
+    private const int KeptCapacity = PooledRequest.MaxReadExtents;
 
     private Extent[] _extents = new Extent[4];
     private uint _rangeBytes;

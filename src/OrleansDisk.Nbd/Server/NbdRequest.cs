@@ -10,6 +10,10 @@ public abstract class NbdRequest
 {
     public NbdCommand Command { get; protected set; }
 
+    /// <summary>
+    /// Only flags that the command has and the export offers. <see cref="NbdCommandFlags.Fua"/> can come with every
+    /// command, and asks something of those that write.
+    /// </summary>
     public NbdCommandFlags Flags { get; protected set; }
 
     /// <summary>First byte of the range, in bytes; 0 for a flush.</summary>

@@ -20,6 +20,7 @@ public sealed class NbdServer : IAsyncDisposable
     private readonly List<Task> _accepting = [];
     private long _lastId;
     private bool _isStopping;
+    private bool _isDisposed;
 
     /// <param name="addresses">Where to listen.</param>
     /// <param name="exports">
@@ -124,6 +125,9 @@ public sealed class NbdServer : IAsyncDisposable
     /// <summary>Stops without waiting for clients; requests that were started complete first.</summary>
     public async ValueTask DisposeAsync()
     {
+        if (_isDisposed)
+            return;
+        _isDisposed = true;
         await StopAsync(TimeSpan.Zero);
         _places.Dispose();
         _stopping.Dispose();
@@ -162,19 +166,32 @@ public sealed class NbdServer : IAsyncDisposable
             socket.Dispose();
             return;
         }
-        Connection connection;
-        lock (_gate)
+        Connection? connection = null;
+        try
         {
-            if (_isStopping)
+            lock (_gate)
             {
-                socket.Dispose();
-                return;
+                if (_isStopping)
+                {
+                    socket.Dispose();
+                    return;
+                }
+                connection = new Connection(this, socket, ++_lastId, Remove);
+                _connections.Add(connection);
+                ConnectionCountChanged?.Invoke(_connections.Count);
             }
-            connection = new Connection(this, socket, ++_lastId, Remove);
-            _connections.Add(connection);
-            ConnectionCountChanged?.Invoke(_connections.Count);
+            connection.Start();
         }
-        connection.Start();
+        catch (Exception e)
+        {
+            // The client left already, or there is no memory for a thread: the others must not suffer from it.
+            Options.Log($"nbd: a connection could not be served: {e.Message}");
+            socket.Dispose();
+            if (connection is not null)
+                Remove(connection);
+            else
+                _places.Release();
+        }
     }
 
     private void Remove(Connection connection)

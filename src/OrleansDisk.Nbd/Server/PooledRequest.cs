@@ -117,13 +117,14 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
     }
 
     /// <summary>Frees the request after its reply was sent or dropped; whether it can be used again.</summary>
-    public bool Recycle()
+    /// <param name="keepsBuffer">Whether it may keep a small buffer for its next use.</param>
+    public bool Recycle(bool keepsBuffer)
     {
         Reply.End();
         if (_abandoned)
             return false;
         Buffer = default;
-        if (_buffer is { Length: > KeptBufferBytes })
+        if (_buffer is not null && (!keepsBuffer || _buffer.Length > KeptBufferBytes))
         {
             buffers.Return(_buffer);
             _buffer = null;
