@@ -1,1 +1,104 @@
-System.Console.WriteLine("odisk");
+using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Commands;
+using OrleansDisk.Cli.Output;
+
+namespace OrleansDisk.Cli;
+
+/// <summary>Finds the command and runs it.</summary>
+internal static class Program
+{
+    private const string DefaultName = "odisk";
+
+    private static readonly Command[] _commands = [CheckCommand.Command, CreateCommand.Command, InfoCommand.Command];
+
+    public static int Main(string[] arguments)
+    {
+        var terminal = new Terminal(NameOfProgram());
+        int exitCode = Run(arguments, terminal);
+        try
+        {
+            terminal.Flush();
+            return exitCode;
+        }
+        catch (IOException)
+        {
+            return 1; // the reader of the output has gone
+        }
+    }
+
+    private static int Run(string[] arguments, Terminal terminal)
+    {
+        try
+        {
+            return Dispatch(arguments, terminal);
+        }
+        catch (CommandLineException e)
+        {
+            terminal.Flush();
+            terminal.Error(e.Message);
+            if (e.ShowsHelpHint)
+                Terminal.WriteError($"Try '{terminal.ProgramName} --help' for more information");
+            return 1;
+        }
+        catch (CommandFailedException e)
+        {
+            terminal.Flush();
+            terminal.Error(e.Message);
+            if (e.SecondMessage is not null)
+                terminal.Error(e.SecondMessage);
+            return 1;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            terminal.Flush();
+            terminal.Error(e.Message);
+            return 1;
+        }
+    }
+
+    private static int Dispatch(string[] arguments, Terminal terminal)
+    {
+        if (arguments.Length == 0)
+            throw new CommandLineException("Not enough arguments");
+        string word = arguments[0];
+        if (word is "--version" or "-V")
+        {
+            terminal.WriteLine($"{terminal.ProgramName} version {typeof(Program).Assembly.GetName().Version?.ToString(3)} (OrleansDisk)");
+            return 0;
+        }
+        if (word is "--help" or "-h")
+        {
+            terminal.Write(HelpText.ForProgram(terminal.ProgramName, _commands));
+            return 0;
+        }
+        if (word.StartsWith('-'))
+            throw new CommandLineException($"unrecognized option '{word}'");
+        Command command = Array.Find(_commands, c => c.Name == word)
+            ?? throw new CommandLineException($"Command not found: {word}");
+        var options = OptionParser.Parse(arguments.AsSpan(1).ToArray(), [.. command.Options, Command.HelpOption]);
+        if (options.Has(Command.HelpOption.Name))
+        {
+            terminal.Write(HelpText.ForCommand(terminal.ProgramName, command));
+            return 0;
+        }
+        return command.RunAsync(options, terminal).GetAwaiter().GetResult();
+    }
+
+    /// <summary>
+    /// The name that the program was started by, so that a link called qemu-img speaks as qemu-img does. The system
+    /// knows it; the runtime's own answer is the file that the link leads to.
+    /// </summary>
+    private static string NameOfProgram()
+    {
+        try
+        {
+            string commandLine = File.ReadAllText("/proc/self/cmdline");
+            string name = Path.GetFileName(commandLine.Split('\0')[0]);
+            return name is "" or "dotnet" ? DefaultName : name;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return DefaultName;
+        }
+    }
+}

@@ -7,10 +7,6 @@ namespace OrleansDisk.Qcow2.Check;
 /// <summary>Counts what persistent bitmaps occupy: directory, tables, bits (qcow2 specification, "Bitmaps").</summary>
 internal sealed class BitmapCheck(IBlockFile file, Header header, ReferenceCounts references, CheckLog log)
 {
-    private const int ExtensionBytes = 24;
-    private const int DirectoryEntryBytes = 24;
-    private const int MaxBitmapCount = 65535;
-    private const long MaxDirectoryBytes = 64L << 20;
     private const ulong TableOffsetMask = 0x00ff_ffff_ffff_fe00;
     private const ulong AllOnesFlag = 1;
 
@@ -23,49 +19,42 @@ internal sealed class BitmapCheck(IBlockFile file, Header header, ReferenceCount
             return;
         if (header.Find(HeaderExtensionType.Bitmaps) is not { } extension)
             return;
-        if (extension.Data.Length != ExtensionBytes)
+        BitmapsExtension bitmaps;
+        try
         {
-            log.Corruption("ERROR bitmaps extension has an invalid length");
+            bitmaps = BitmapsExtension.Parse(extension.Data, header.Geometry);
+        }
+        catch (Qcow2FormatException e)
+        {
+            log.Corruption($"ERROR {e.Message}");
             return;
         }
-        uint bitmapCount = BinaryPrimitives.ReadUInt32BigEndian(extension.Data);
-        ulong directoryBytes = BinaryPrimitives.ReadUInt64BigEndian(extension.Data.AsSpan(8));
-        ulong directory = BinaryPrimitives.ReadUInt64BigEndian(extension.Data.AsSpan(16));
-        if (bitmapCount is 0 or > MaxBitmapCount || directoryBytes > MaxDirectoryBytes
-            || directory > long.MaxValue || !header.Geometry.IsAligned((long)directory))
+        references.Add(bitmaps.Directory.Bytes, bitmaps.DirectoryBytes, ClusterUse.Bitmap);
+        var entries = new EntryWindow(file, bitmaps.Directory.Bytes, BitmapEntry.FixedBytes);
+        for (int index = 0; index < bitmaps.Count; index++)
         {
-            log.Corruption("ERROR bitmaps extension has an invalid bitmap count, directory offset or directory size");
-            return;
-        }
-        references.Add((long)directory, (long)directoryBytes, ClusterUse.Bitmap);
-        var entries = new EntryWindow(file, (long)directory, DirectoryEntryBytes);
-        for (int index = 0; index < bitmapCount; index++)
-        {
-            if (entries.Position + DirectoryEntryBytes > (long)directoryBytes)
+            if (entries.Position + BitmapEntry.FixedBytes > bitmaps.DirectoryBytes)
             {
                 log.Corruption($"ERROR bitmap directory ends before entry {index}");
                 return;
             }
-            await CountBitmapAsync(index, entries);
+            var entry = BitmapEntry.Parse((await entries.PeekAsync()).Span);
+            entries.Advance(entry.StoredBytes);
+            await CountBitmapAsync(index, entry);
         }
     }
 
-    private async Task CountBitmapAsync(int index, EntryWindow entries)
+    private async Task CountBitmapAsync(int index, BitmapEntry entry)
     {
-        ReadOnlyMemory<byte> entry = await entries.PeekAsync();
-        ulong table = BinaryPrimitives.ReadUInt64BigEndian(entry.Span);
-        uint tableEntryCount = BinaryPrimitives.ReadUInt32BigEndian(entry.Span[8..]);
-        int nameBytes = BinaryPrimitives.ReadUInt16BigEndian(entry.Span[18..]);
-        uint extraBytes = BinaryPrimitives.ReadUInt32BigEndian(entry.Span[20..]);
-        entries.Advance((DirectoryEntryBytes + extraBytes + nameBytes + 7) & ~7L);
-        if (table > long.MaxValue || !header.Geometry.IsAligned((long)table))
+        if (entry.TableOffset > long.MaxValue || !header.Geometry.IsAligned((long)entry.TableOffset))
         {
-            log.Corruption($"ERROR bitmap {index} table offset=0x{table:x}: not cluster aligned");
+            log.Corruption($"ERROR bitmap {index} table offset=0x{entry.TableOffset:x}: not cluster aligned");
             return;
         }
-        bool isShared = references.Add((long)table, (long)tableEntryCount * sizeof(ulong), ClusterUse.Bitmap);
+        long bytes = (long)entry.TableEntryCount * sizeof(ulong);
+        bool isShared = references.Add((long)entry.TableOffset, bytes, ClusterUse.Bitmap);
         if (!isShared)
-            await CountTableAsync(index, (long)table, tableEntryCount);
+            await CountTableAsync(index, (long)entry.TableOffset, entry.TableEntryCount);
     }
 
     private async Task CountTableAsync(int index, long table, uint entryCount)

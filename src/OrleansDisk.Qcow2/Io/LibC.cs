@@ -55,6 +55,9 @@ internal static unsafe partial class LibC
     [LibraryImport("libc", EntryPoint = "lseek", SetLastError = true)]
     public static partial long Seek(int file, long offset, int whence);
 
+    [LibraryImport("libc", EntryPoint = "statx", StringMarshalling = StringMarshalling.Utf8, SetLastError = true)]
+    public static partial int ExtendedStatus(int directory, string path, int flags, uint mask, byte* status);
+
     public const short ReadLock = 0;
     public const short WriteLock = 1;
     public const short Unlock = 2;

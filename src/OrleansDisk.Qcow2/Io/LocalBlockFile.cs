@@ -53,8 +53,9 @@ public sealed class LocalBlockFile : IBlockFile
 
     private static LocalBlockFile Open(string path, FileMode mode, FileAccess fileAccess, ImageAccess access)
     {
+        string verb = mode == FileMode.Open ? "open" : "create";
         if (Directory.Exists(path))
-            throw new Qcow2Exception($"Could not open '{path}': Is a directory");
+            throw new Qcow2Exception($"Could not {verb} '{path}': Is a directory");
         SafeFileHandle handle;
         try
         {
@@ -62,11 +63,11 @@ public sealed class LocalBlockFile : IBlockFile
         }
         catch (UnauthorizedAccessException e)
         {
-            throw new Qcow2Exception($"Could not open '{path}': Permission denied", e);
+            throw new Qcow2Exception($"Could not {verb} '{path}': Permission denied", e);
         }
         catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
         {
-            throw new Qcow2Exception($"Could not open '{path}': No such file or directory", e);
+            throw new Qcow2Exception($"Could not {verb} '{path}': No such file or directory", e);
         }
         try
         {

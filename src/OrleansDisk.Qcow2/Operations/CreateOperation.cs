@@ -14,13 +14,28 @@ public static class CreateOperation
 
     private const int ChunkBytes = 1 << 20;
 
+    /// <summary>Makes the file of that name an image, replacing what it held; see the other overload.</summary>
+    /// <exception cref="Qcow2Exception">The options can't be had, or the file is in use; it is untouched then.</exception>
+    /// <exception cref="IOException">The file can't be written.</exception>
+    public static async Task<Header> CreateAsync(string path, CreateOptions options)
+    {
+        Plan plan = Prepare(options);
+        await using var file = LocalBlockFile.Create(path);
+        return await WriteAsync(file, plan);
+    }
+
     /// <summary>
     /// Makes an image of <paramref name="file"/>, replacing what it held. The header is written last, behind a flush:
     /// a create that fails or is interrupted leaves a file that is no image.
     /// </summary>
     /// <exception cref="Qcow2Exception">The options can't be had; the file is untouched then.</exception>
     /// <exception cref="BlockFileException">The file can't be written.</exception>
-    public static async Task<Header> CreateAsync(IBlockFile file, CreateOptions options)
+    public static Task<Header> CreateAsync(IBlockFile file, CreateOptions options) => WriteAsync(file, Prepare(options));
+
+    /// <summary>An image that can be written: all that can be refused has been.</summary>
+    private sealed record Plan(Header Header, InitialLayout Layout, long DataClusterCount);
+
+    private static Plan Prepare(CreateOptions options)
     {
         options.Validate();
         ClusterGeometry geometry = options.Geometry;
@@ -30,22 +45,28 @@ public static class CreateOperation
         long l1EntryCount = geometry.L1EntryCount(virtualBytes);
         if (l1EntryCount * sizeof(ulong) > ClusterGeometry.MaxL1Bytes)
             throw TooLarge();
-        bool isPreallocated = options.Preallocation == Preallocation.Metadata;
-        long dataClusterCount = isPreallocated ? geometry.ClusterCount(virtualBytes) : 0;
+        long dataClusterCount =
+            options.Preallocation == Preallocation.Metadata ? geometry.ClusterCount(virtualBytes) : 0;
         var layout = InitialLayout.Plan(geometry, l1EntryCount, dataClusterCount);
         Header header = DescribeImage(options, geometry, virtualBytes, l1EntryCount, layout.RefcountTableClusters);
-        byte[] headerCluster = new byte[geometry.ClusterBytes];
+        return new Plan(header, layout, dataClusterCount);
+    }
 
+    private static async Task<Header> WriteAsync(IBlockFile file, Plan plan)
+    {
+        (Header header, InitialLayout layout, long dataClusterCount) = plan;
+        ClusterGeometry geometry = header.Geometry;
         await file.SetLengthAsync(0);
-        byte[] l1Table = new byte[l1EntryCount * sizeof(ulong)];
+        byte[] l1Table = new byte[(long)header.L1EntryCount * sizeof(ulong)];
         await WriteL2TablesAsync(file, geometry, layout.Place(dataClusterCount), l1Table);
         header = header with { L1Table = geometry.OffsetOf(new HostCluster(layout.L1Cluster)) };
+        byte[] headerCluster = new byte[geometry.ClusterBytes];
         header.WriteTo(headerCluster);
-        long fileBytes = isPreallocated || l1EntryCount == 0
+        long fileBytes = dataClusterCount > 0 || header.L1EntryCount == 0
             ? layout.EndCluster << geometry.ClusterBits : EndOfL1Table(layout, geometry, header);
         if (fileBytes > file.LengthBytes)
             await file.SetLengthAsync(fileBytes);
-        if (isPreallocated)
+        if (dataClusterCount > 0)
             await file.WriteAsync(header.L1Table.Bytes, l1Table);
         await WriteRefcountsAsync(file, geometry, layout);
         await file.FlushAsync();

@@ -1,6 +1,4 @@
-using OrleansDisk.Qcow2.Io;
-
-namespace OrleansDisk.Qcow2.Check;
+namespace OrleansDisk.Qcow2.Io;
 
 /// <summary>Walks over a table of entries of unequal length with one buffer.</summary>
 /// <param name="file">The image file.</param>

@@ -1,0 +1,123 @@
+using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Output;
+using OrleansDisk.Qcow2.Check;
+using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
+
+namespace OrleansDisk.Cli.Commands;
+
+/// <summary>odisk check: is an image consistent?</summary>
+internal static class CheckCommand
+{
+    private const int CheckFailed = 1;
+    private const int HasCorruptions = 2;
+    private const int HasLeaks = 3;
+    private const int NotSupported = 63;
+
+    private const string Help = """
+          -f FORMAT           qcow2; found out when not given
+          --output=FORMAT     human (default) or json
+          -q                  print findings only
+          -U, --force-share   check the image even while someone writes it
+
+        Exit code: 0 consistent, 1 the check could not be done, 2 corrupt, 3 leaked clusters only,
+        63 the format can't be checked. Nothing is repaired.
+        """;
+
+    public static Command Command { get; } = new(
+        "check", "Test whether an image is consistent", Help,
+        [
+            Command.FormatOption, Command.OutputOption, Command.QuietOption, Command.ShareOption,
+            new OptionSpec('r', "repair", HasValue: true), new OptionSpec('T', null, HasValue: true),
+        ],
+        RunAsync);
+
+    private static async Task<int> RunAsync(ParsedOptions options, Terminal terminal)
+    {
+        bool isJson = Command.WantsJson(options);
+        RefuseRepair(options.Value("repair"));
+        string path = Command.SingleFile(options);
+        (CheckReport? report, bool isCheckable) = await Command.OpeningAsync(path, () => CheckAsync(path, options));
+        if (!isCheckable)
+        {
+            terminal.Error("This image format does not support checks");
+            return NotSupported;
+        }
+        if (!options.Has("q"))
+            terminal.Write(isJson ? Json(path, report!) : Human(report!));
+        if (report!.CheckErrorCount > 0)
+        {
+            terminal.Flush();
+            terminal.Error("Check failed");
+            return CheckFailed;
+        }
+        return report.CorruptionCount > 0 ? HasCorruptions : report.LeakCount > 0 ? HasLeaks : 0;
+    }
+
+    private static void RefuseRepair(string? repair)
+    {
+        if (repair is not (null or "leaks" or "all"))
+            throw new CommandLineException($"Unknown option value for -r (expecting 'leaks' or 'all'): {repair}");
+        if (repair is not null)
+            throw new CommandFailedException($"repairing is not supported by this version; use qemu-img check -r {repair}");
+    }
+
+    private static async Task<(CheckReport? Report, bool IsCheckable)> CheckAsync(string path, ParsedOptions options)
+    {
+        await using var file = LocalBlockFile.Open(path, Command.ReadAccess(options));
+        string format = options.Value("f") ?? await ImageInfo.ProbeAsync(file);
+        if (format == "raw")
+            return (null, false);
+        if (format != "qcow2")
+            throw new IOException($"Unknown driver '{format}'");
+        var checkOptions = new CheckOptions { OnFinding = f => Terminal.WriteError(f.Message), MaxKeptFindings = 0 };
+        return (await ImageCheck.RunAsync(file, checkOptions), true);
+    }
+
+    private static string Human(CheckReport report)
+    {
+        string text = report.IsConsistent ? "No errors were found on the image.\n" : "";
+        if (report.CorruptionCount > 0)
+        {
+            text += $"\n{report.CorruptionCount} errors were found on the image.\n"
+                + "Data may be corrupted, or further writes to the image may corrupt it.\n";
+        }
+        if (report.LeakCount > 0)
+        {
+            text += $"\n{report.LeakCount} leaked clusters were found on the image.\n"
+                + "This means waste of disk space, but no harm to data.\n";
+        }
+        if (report.CheckErrorCount > 0)
+            text += $"\n{report.CheckErrorCount} internal errors have occurred during the check.\n";
+        if (report.TotalClusters > 0 && report.AllocatedClusters > 0)
+        {
+            text += $"{report.AllocatedClusters}/{report.TotalClusters} = "
+                + $"{NumberText.Percentage(report.AllocatedClusters, report.TotalClusters)}% allocated, "
+                + $"{NumberText.Percentage(report.FragmentedClusters, report.AllocatedClusters)}% fragmented, "
+                + $"{NumberText.Percentage(report.CompressedClusters, report.AllocatedClusters)}% compressed clusters\n";
+        }
+        return report.ImageEndOffset > 0 ? $"{text}Image end offset: {report.ImageEndOffset}\n" : text;
+    }
+
+    /// <summary>The keys come in the order in which QEMU's tables hold them; counts of 0 are left out.</summary>
+    private static string Json(string path, CheckReport report)
+    {
+        JsonText json = new JsonText().Begin();
+        AddCount("image-end-offset", report.ImageEndOffset);
+        AddCount("compressed-clusters", report.CompressedClusters);
+        AddCount("total-clusters", report.TotalClusters);
+        AddCount("corruptions", report.CorruptionCount);
+        json.Value("check-errors", report.CheckErrorCount);
+        AddCount("leaks", report.LeakCount);
+        AddCount("allocated-clusters", report.AllocatedClusters);
+        json.Value("filename", path).Value("format", "qcow2");
+        AddCount("fragmented-clusters", report.FragmentedClusters);
+        return json.End() + "\n";
+
+        void AddCount(string name, long count)
+        {
+            if (count != 0)
+                json.Value(name, count);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Output;
+
+namespace OrleansDisk.Cli.Commands;
+
+/// <summary>odisk create: a new image.</summary>
+internal static class CreateCommand
+{
+    private const string Help = """
+          -f FORMAT     qcow2 or raw (default)
+          -b FILE       backing file; its size is the default size
+          -F FORMAT     format of the backing file
+          -u            do not look at the backing file
+          -o OPTIONS    name=value,...; -o help lists them
+          -q            say nothing
+
+        SIZE is in bytes, or has a suffix: k, M, G, T, P, E.
+        """;
+
+    private const string Qcow2Options = """
+        Supported qcow2 options:
+          backing_file=<str>     - File name of a base image
+          backing_fmt=<str>      - Image format of the base image
+          cluster_size=<size>    - Cluster size: a power of two from 512 to 2M (default 64k)
+          compat=<str>           - Version: 1.1 or v3 (default), 0.10 or v2
+          compression_type=<str> - Method for compressed clusters: zlib
+          extended_l2=<bool>     - off
+          lazy_refcounts=<bool>  - Permit delayed refcount updates (default off)
+          preallocation=<str>    - off (default) or metadata
+          refcount_bits=<num>    - Width of a refcount: 1, 2, 4, 8, 16 (default), 32 or 64
+          size=<size>            - Virtual disk size
+        """;
+
+    private const string RawOptions = """
+        Supported raw options:
+          preallocation=<str>    - off
+          size=<size>            - Virtual disk size
+        """;
+
+    public static Command Command { get; } = new(
+        "create", "Make a new image", Help,
+        [
+            Command.FormatOption, Command.QuietOption, new OptionSpec('b', null, HasValue: true),
+            new OptionSpec('F', null, HasValue: true), new OptionSpec('u', null, HasValue: false),
+            new OptionSpec('o', null, HasValue: true),
+        ],
+        RunAsync);
+
+    private static async Task<int> RunAsync(ParsedOptions options, Terminal terminal)
+    {
+        string format = options.Value("f") ?? "raw";
+        CreationOptions.ValidateLists(options.Values("o"));
+        if (options.Values("o").Any(CreationOptions.AsksForHelp))
+        {
+            terminal.WriteLine(format == "qcow2" ? Qcow2Options : RawOptions);
+            return 0;
+        }
+        if (options.Operands.Count == 0)
+            throw new CommandLineException("Expecting image file name");
+        if (options.Operands.Count > 2)
+            throw new CommandLineException($"Unexpected argument: {options.Operands[2]}");
+        string path = options.Operands[0];
+        long? size = options.Operands.Count == 2 ? SizeText.ParseImageSize(options.Operands[1]) : null;
+        try
+        {
+            var image = new NewImage(path, format, options, size);
+            await image.ResolveSizeAsync();
+            if (!options.Has("q"))
+                terminal.WriteLine(image.Describe());
+            terminal.Flush();
+            await image.CreateAsync();
+            return 0;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or CommandFailedException)
+        {
+            throw new CommandFailedException($"{path}: {e.Message}");
+        }
+    }
+}

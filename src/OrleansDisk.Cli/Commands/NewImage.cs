@@ -1,0 +1,180 @@
+using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
+
+namespace OrleansDisk.Cli.Commands;
+
+/// <summary>The image that a create command asks for.</summary>
+internal sealed class NewImage
+{
+    private static readonly string[] _qcow2Names =
+    [
+        "backing_file", "backing_fmt", "cluster_size", "compat", "compression_type", "extended_l2", "lazy_refcounts",
+        "preallocation", "refcount_bits", "size",
+    ];
+
+    private static readonly string[] _rawNames = ["size", "preallocation"];
+
+    private readonly string _path;
+    private readonly string _format;
+    private readonly CreationOptions _values;
+    private readonly bool _looksAtBacking;
+    private long _virtualBytes;
+
+    /// <param name="path">The file to make.</param>
+    /// <param name="format">"qcow2" or "raw".</param>
+    /// <param name="options">What the command was given.</param>
+    /// <param name="size">The size operand in bytes, or null.</param>
+    public NewImage(string path, string format, ParsedOptions options, long? size)
+    {
+        (_path, _format) = (path, format);
+        if (format is not ("qcow2" or "raw"))
+            throw new CommandFailedException($"Unknown file format '{format}'");
+        _values = CreationOptions.Parse(options.Values("o"), format == "qcow2" ? _qcow2Names : _rawNames);
+        foreach ((string option, string name) in (ReadOnlySpan<(string, string)>)[("b", "backing_file"), ("F", "backing_fmt")])
+        {
+            if (options.Value(option) is not { } value)
+                continue;
+            if (format != "qcow2")
+                throw new CommandFailedException($"Backing file not supported for file format '{format}'");
+            _values.Set(name, value);
+        }
+        _looksAtBacking = !options.Has("u");
+        if (size is not null && _values["size"] is not null)
+            throw new CommandFailedException("The image size must be specified only once");
+        if (size is not null)
+            _values.Set("size", $"{size}");
+        _ = _values.Size("cluster_size");
+        _ = _values.Number("refcount_bits");
+        _ = _values.Switch("lazy_refcounts");
+        _ = _values.Switch("extended_l2");
+    }
+
+    private string? BackingFile => _values["backing_file"] is { Length: > 0 } name ? name : null;
+
+    /// <summary>Finds the size: as given, or the backing file's.</summary>
+    public async Task ResolveSizeAsync()
+    {
+        ulong? size = _values.Size("size");
+        if (BackingFile is { } backing)
+        {
+            string backingPath = ImageInfo.ResolveBackingFile(_path, backing);
+            if (Path.GetFullPath(backingPath) == Path.GetFullPath(_path))
+                throw new CommandFailedException("Error: Trying to create an image with the same filename as the backing file");
+            if (_looksAtBacking)
+            {
+                long backingBytes = await BackingBytesAsync(backingPath);
+                size ??= (ulong)backingBytes;
+            }
+        }
+        if (size is null)
+            throw new CommandFailedException("Image creation needs a size parameter");
+        if (size > long.MaxValue)
+            throw new CommandFailedException("The image size is too large for file format 'qcow2' (try using a larger cluster size)");
+        _virtualBytes = (long)size;
+    }
+
+    /// <summary>What is being made, in qemu-img's words.</summary>
+    public string Describe()
+    {
+        var parts = new List<string> { $"Formatting '{_path}', fmt={_format}" };
+        if (_format == "raw")
+        {
+            parts.Add($"size={_virtualBytes}");
+            Add("preallocation");
+            return string.Join(' ', parts);
+        }
+        parts.Add($"cluster_size={_values.Size("cluster_size") ?? 65536}");
+        parts.Add($"extended_l2={_values["extended_l2"] ?? "off"}");
+        Add("preallocation");
+        parts.Add($"compression_type={_values["compression_type"] ?? "zlib"}");
+        parts.Add($"size={_virtualBytes}");
+        Add("compat");
+        Add("backing_file");
+        Add("backing_fmt");
+        parts.Add($"lazy_refcounts={_values["lazy_refcounts"] ?? "off"}");
+        parts.Add($"refcount_bits={_values.Number("refcount_bits") ?? 16}");
+        return string.Join(' ', parts);
+
+        void Add(string name)
+        {
+            if (_values[name] is { } value)
+                parts.Add($"{name}={value.Replace(",", ",,", StringComparison.Ordinal)}");
+        }
+    }
+
+    /// <summary>Makes it. Options are checked before a file that is there is emptied.</summary>
+    public async Task CreateAsync()
+    {
+        if (_format == "raw")
+        {
+            ParsePreallocation();
+            await using var raw = LocalBlockFile.Create(_path);
+            await raw.SetLengthAsync((_virtualBytes + 511) & ~511L);
+            return;
+        }
+        await CreateOperation.CreateAsync(_path, ToCreateOptions());
+    }
+
+    private CreateOptions ToCreateOptions()
+    {
+        if (_values.Switch("extended_l2"))
+            throw new CommandFailedException("extended L2 entries are not supported by this version; use extended_l2=off");
+        return new CreateOptions
+        {
+            VirtualBytes = _virtualBytes,
+            Version = ParseVersion(),
+            ClusterBytes = (long)Math.Min(_values.Size("cluster_size") ?? 65536, long.MaxValue),
+            RefcountBits = _values.Number("refcount_bits") ?? 16,
+            BackingFile = BackingFile,
+            BackingFormat = _values["backing_fmt"],
+            LazyRefcounts = _values.Switch("lazy_refcounts"),
+            Preallocation = ParsePreallocation(),
+            CompressionType = ParseCompressionType(),
+        };
+    }
+
+    private int ParseVersion() => _values["compat"] switch
+    {
+        null or "1.1" or "v3" => 3,
+        "0.10" or "v2" => 2,
+        { } other => throw new CommandFailedException($"Parameter 'version' does not accept value '{other}'"),
+    };
+
+    private Preallocation ParsePreallocation() => _values["preallocation"] switch
+    {
+        null or "off" => Preallocation.Off,
+        "metadata" when _format == "qcow2" => Preallocation.Metadata,
+        "falloc" or "full" => throw new CommandFailedException(
+            $"preallocation={_values["preallocation"]} is not supported by this version; "
+            + (_format == "qcow2" ? "use preallocation=metadata" : "use preallocation=off")),
+        { } other => throw new CommandFailedException($"Parameter 'preallocation' does not accept value '{other}'"),
+    };
+
+    private string ParseCompressionType() => _values["compression_type"] switch
+    {
+        null => "zlib",
+        "zlib" or "zstd" => _values["compression_type"]!,
+        { } other => throw new CommandFailedException($"Parameter 'compression-type' does not accept value '{other}'"),
+    };
+
+    /// <summary>The size of the backing file's disk; a file that is not there fails the create.</summary>
+    private async Task<long> BackingBytesAsync(string backingPath)
+    {
+        try
+        {
+            string? format = _values["backing_fmt"];
+            ImageInfo info = await ImageInfo.ReadAsync(backingPath, format, ImageAccess.ReadShared);
+            if (format is null)
+            {
+                throw new CommandFailedException(
+                    $"Backing file specified without backing format\nDetected format of {info.Format}.");
+            }
+            return info.VirtualBytes;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new CommandFailedException($"{e.Message}\nCould not open backing image.");
+        }
+    }
+}
