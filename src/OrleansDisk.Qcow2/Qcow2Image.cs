@@ -45,6 +45,9 @@ public sealed class Qcow2Image : IDiskSource
 
     public IDiskSource? Backing { get; }
 
+    /// <summary>Whether a metadata write, a flush or damage has stopped the image; it has to be opened again.</summary>
+    public bool HasFailed => _metadata.Health.HasFailed;
+
     /// <summary>Opens an image file, with the locks that go with the access, and its backing chain.</summary>
     /// <exception cref="ImageLockedException">Another user of the file excludes this one.</exception>
     /// <exception cref="Qcow2FormatException">The file breaks the specification.</exception>
@@ -182,6 +185,19 @@ public sealed class Qcow2Image : IDiskSource
             }
             await _metadata.SettleAsync();
         });
+    }
+
+    /// <summary>
+    /// Waits for what is under way, writes everything back, and runs <paramref name="work"/> on the file before any
+    /// other request begins. It must not change the file.
+    /// </summary>
+    public async Task RunSettledAsync(Func<IBlockFile, Task> work)
+    {
+        using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
+        ThrowIfClosed();
+        if (!IsReadOnly)
+            await GuardAsync(() => new ValueTask(_metadata.SettleAsync()));
+        await work(_file);
     }
 
     /// <summary>

@@ -37,6 +37,9 @@ public sealed class ClusterGeometry
     /// <summary>Base-2 logarithm of the width of a refcount in bits: 0 (1 bit) to 6 (64 bits).</summary>
     public int RefcountOrder { get; }
 
+    /// <summary>Width of a refcount in bits: 1 to 64.</summary>
+    public int RefcountBits => 1 << RefcountOrder;
+
     /// <summary>Base-2 logarithm of the number of entries in an L2 table.</summary>
     public int L2Bits { get; }
 

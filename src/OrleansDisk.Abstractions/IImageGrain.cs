@@ -1,0 +1,54 @@
+namespace OrleansDisk.Abstractions;
+
+/// <summary>
+/// The one owner of an image; its key is the image's, <c>POOL/IMAGE</c> (<see cref="ImageKey"/>). Calls other than
+/// <see cref="SubmitAsync"/> fail with an <see cref="ImageException"/>.
+/// </summary>
+[Alias("OrleansDisk.IImageGrain")]
+public interface IImageGrain : IGrainWithStringKey
+{
+    /// <summary>Opens the image unless it is open, with the locks that keep every other program from writing to it.</summary>
+    [Alias("Open")]
+    Task<OpenedImage> OpenAsync(OpenImage how);
+
+    /// <summary>
+    /// Runs the requests of a batch against the opening that it names. Ends when all of them have completed.
+    /// The time limit is for a host that vanished; a request itself may take as long as its disk takes.
+    /// </summary>
+    [Alias("Submit"), ResponseTimeout("00:10:00")]
+    ValueTask<SectorBatchResult> SubmitAsync([Immutable] SectorBatch batch);
+
+    /// <summary>Makes the image. It must not exist.</summary>
+    [Alias("Create"), ResponseTimeout("01:00:00")]
+    Task CreateAsync(CreateImage what);
+
+    /// <summary>Describes the image, open or not.</summary>
+    [Alias("Describe")]
+    Task<ImageDescription> DescribeAsync();
+
+    /// <summary>Makes the disk larger; what is new reads as zeros. Clients see it when they open the image again.</summary>
+    /// <param name="virtualBytes">The new size in bytes, rounded up to whole sectors of 512 bytes.</param>
+    [Alias("Grow"), ResponseTimeout("00:10:00")]
+    Task GrowAsync(long virtualBytes);
+
+    /// <summary>Checks the image, open or not, without changing it. Requests to an open image wait meanwhile.</summary>
+    [Alias("Check"), ResponseTimeout("10:00:00")]
+    Task<ImageCheckResult> CheckAsync();
+
+    /// <summary>What is where in a range of the disk; may stop after <see cref="SectorBatch.MaxExtents"/> extents.</summary>
+    [Alias("Map"), ResponseTimeout("00:10:00")]
+    Task<ReadOnlyMemory<SectorExtent>> MapAsync(long offset, long bytes);
+
+    /// <summary>Counts as use, so that an image with quiet clients is not closed for being idle.</summary>
+    /// <returns>The opening of the image; empty when it is not open.</returns>
+    [Alias("KeepOpen")]
+    ValueTask<Guid> KeepOpenAsync();
+
+    /// <summary>
+    /// Waits for what is under way, writes everything back, and lets go of the file. Clients that go on using the
+    /// image open it again.
+    /// </summary>
+    /// <exception cref="ImageException">The last write-back failed; the file is let go of all the same.</exception>
+    [Alias("Close"), ResponseTimeout("00:10:00")]
+    Task CloseAsync();
+}

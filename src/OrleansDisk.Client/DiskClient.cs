@@ -1,0 +1,42 @@
+using OrleansDisk.Abstractions;
+
+namespace OrleansDisk.Client;
+
+/// <summary>
+/// The disks of an OrleansDisk cluster, by the keys of their images: <c>POOL/IMAGE</c>. Every call fails with an
+/// <see cref="ImageException"/> that says why.
+/// </summary>
+/// <param name="grains">The way to the grains: a cluster client, or a silo's own factory.</param>
+/// <param name="options">How to send; null for the defaults.</param>
+public sealed class DiskClient(IGrainFactory grains, DiskClientOptions? options = null)
+{
+    private readonly DiskClientOptions _options = options ?? new DiskClientOptions();
+
+    /// <summary>Opens a disk for reading and writing, or for reading only.</summary>
+    public async Task<Disk> OpenAsync(string image, bool readOnly = false)
+    {
+        _options.Check();
+        return new Disk(await ImageConnection.OpenAsync(grains, image, readOnly, _options.TimeProvider), readOnly, _options);
+    }
+
+    /// <inheritdoc cref="IImageGrain.CreateAsync"/>
+    public Task CreateAsync(string image, CreateImage what) => Grain(image).CreateAsync(what);
+
+    /// <inheritdoc cref="IImageGrain.DescribeAsync"/>
+    public Task<ImageDescription> DescribeAsync(string image) => Grain(image).DescribeAsync();
+
+    /// <inheritdoc cref="IImageGrain.GrowAsync"/>
+    public Task GrowAsync(string image, long virtualBytes) => Grain(image).GrowAsync(virtualBytes);
+
+    /// <inheritdoc cref="IImageGrain.CheckAsync"/>
+    public Task<ImageCheckResult> CheckAsync(string image) => Grain(image).CheckAsync();
+
+    /// <inheritdoc cref="IImageGrain.MapAsync"/>
+    public Task<ReadOnlyMemory<SectorExtent>> MapAsync(string image, long offset, long bytes) =>
+        Grain(image).MapAsync(offset, bytes);
+
+    /// <inheritdoc cref="IImageGrain.CloseAsync"/>
+    public Task CloseAsync(string image) => Grain(image).CloseAsync();
+
+    private IImageGrain Grain(string image) => grains.GetGrain<IImageGrain>(ImageKey.Parse(image).ToString());
+}

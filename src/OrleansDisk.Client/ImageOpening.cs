@@ -1,0 +1,67 @@
+using OrleansDisk.Abstractions;
+
+namespace OrleansDisk.Client;
+
+/// <summary>
+/// One opening of an image as a client sees it, and which of the client's completed writes a flush has covered.
+/// </summary>
+internal sealed class ImageOpening(OpenedImage image, LostWrites lost)
+{
+    private long _writtenCount;
+    private long _flushedCount;
+    private int _endedWithError;
+
+    public OpenedImage Image { get; } = image;
+
+    /// <summary>Writes that have completed.</summary>
+    public long WrittenCount => Interlocked.Read(ref _writtenCount);
+
+    /// <summary>The opening was closed with an error: what no flush had covered may be lost.</summary>
+    public void EndWithError()
+    {
+        Interlocked.Exchange(ref _endedWithError, 1);
+        if (WrittenCount > Interlocked.Read(ref _flushedCount))
+            lost.Any = true;
+    }
+
+    /// <summary>Keeps account of a request that succeeded.</summary>
+    /// <param name="request">The request.</param>
+    /// <param name="writtenBefore">Writes that had completed when it was sent.</param>
+    public void NoteCompleted(in SectorRequest request, long writtenBefore)
+    {
+        switch (request.Command)
+        {
+            case SectorCommand.Write or SectorCommand.WriteZeroes or SectorCommand.Discard when (request.Flags & SectorFlags.Fua) == 0:
+                Interlocked.Increment(ref _writtenCount);
+                if (Volatile.Read(ref _endedWithError) != 0)
+                    lost.Any = true;
+                break;
+            case SectorCommand.Flush:
+                NoteFlushed(writtenBefore);
+                break;
+        }
+    }
+
+    private void NoteFlushed(long count)
+    {
+        for (long known = Interlocked.Read(ref _flushedCount); known < count;)
+        {
+            long found = Interlocked.CompareExchange(ref _flushedCount, count, known);
+            if (found == known)
+                return;
+            known = found;
+        }
+    }
+}
+
+/// <summary>Whether a client has seen writes complete that may be lost.</summary>
+internal sealed class LostWrites
+{
+    private volatile bool _any;
+
+    public bool Any
+    {
+        get => _any;
+        set => _any = value;
+    }
+}

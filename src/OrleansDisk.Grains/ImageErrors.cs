@@ -1,0 +1,25 @@
+using OrleansDisk.Abstractions;
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Io;
+
+namespace OrleansDisk.Grains;
+
+/// <summary>Says in the words of the messages what went wrong in the engine.</summary>
+internal static class ImageErrors
+{
+    public static SectorError Of(Exception e) => e switch
+    {
+        ImageException known => known.Error,
+        NoSpaceException => SectorError.NoSpace,
+        BlockFileException { IsNoSpace: true } => SectorError.NoSpace,
+        ImageLockedException => SectorError.Locked,
+        Qcow2UnsupportedException => SectorError.NotSupported,
+        Qcow2FailedException or InvariantException => SectorError.Failed,
+        ArgumentException => SectorError.InvalidArgument,
+        _ => SectorError.InputOutput,
+    };
+
+    /// <summary>What a control call fails with.</summary>
+    public static ImageException Describe(ImageKey key, Exception e) =>
+        e as ImageException ?? new ImageException(Of(e), $"image '{key}': {e.Message}");
+}

@@ -1,0 +1,270 @@
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
+using Orleans.Concurrency;
+using Orleans.Placement;
+using OrleansDisk.Abstractions;
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Check;
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
+
+namespace OrleansDisk.Grains;
+
+/// <summary>
+/// Owns one image. Its scheduler is the engine's lock: everything that touches the image is a turn of this grain.
+/// Operations that open, close or make the file go through a queue, one after the other; requests to the open image run
+/// side by side, and the engine keeps them in order where that matters.
+/// </summary>
+[Reentrant, PreferLocalPlacement]
+public sealed class ImageGrain : Grain, IImageGrain
+{
+    private readonly Pools _pools;
+    private readonly ImageGrainOptions _options;
+    private readonly OpenImages _openImages;
+    private readonly ILogger _logger;
+    private readonly OperationQueue _operations = new();
+    private string _keyText = "";
+    private ImageKey _key;
+    private HeldImage? _held;
+
+    public ImageGrain(Pools pools, IOptions<ImageGrainOptions> options, OpenImages openImages, ILogger<ImageGrain> logger)
+    {
+        (_pools, _options, _openImages, _logger) = (pools, options.Value, openImages, logger);
+    }
+
+    public override Task OnActivateAsync(CancellationToken cancellationToken)
+    {
+        _keyText = this.GetPrimaryKeyString();
+        _key = ImageKey.Parse(_keyText);
+        // Two keys of one image would be two owners.
+        if (_key.ToString() != _keyText)
+            throw new ImageException(SectorError.InvalidArgument, $"'{_keyText}' is no key; the image's key is '{_key}'");
+        return Task.CompletedTask;
+    }
+
+    public override Task OnDeactivateAsync(DeactivationReason reason, CancellationToken cancellationToken) =>
+        _operations.RunAsync(ReleaseAsync);
+
+    public Task<OpenedImage> OpenAsync(OpenImage how) => DescribingErrorsAsync(async () =>
+    {
+        HeldImage held = await HoldAsync(forWriting: !how.ReadOnly && !_pools.Find(_key).IsReadOnly);
+        Qcow2Image image = held.Image;
+        return new OpenedImage
+        {
+            Image = _keyText,
+            Generation = held.Generation,
+            VirtualBytes = image.VirtualBytes,
+            IsReadOnly = image.IsReadOnly,
+            PreferredBytes = image.Header.Geometry.ClusterBytes,
+            CanFastZero = image.Header.Version >= 3,
+            ContinuesPrevious = how.Previous == held.Generation || _openImages.WasClosedWithoutError(how.Previous),
+            IdleTime = _options.IdleTime,
+        };
+    });
+
+    public ValueTask<SectorBatchResult> SubmitAsync(SectorBatch batch)
+    {
+        if (batch.Image != _keyText)
+            return new(Refuse(SectorError.InvalidArgument, $"a batch for '{batch.Image}' came to '{_keyText}'"));
+        if (_held is { } held && held.Generation == batch.Generation)
+            return held.RunAsync(batch);
+        return new(Refuse(SectorError.StaleGeneration, $"image '{_keyText}' was closed meanwhile; open it again"));
+    }
+
+    public Task CreateAsync(CreateImage what) => InOrderAsync(async () =>
+    {
+        ImageFile file = _pools.Find(_key);
+        if (file.IsReadOnly)
+            throw new ImageException(SectorError.ReadOnly, $"image '{_key}': pool '{_key.Pool}' is read-only");
+        if (_held is not null || File.Exists(file.Path))
+            throw new ImageException(SectorError.AlreadyExists, $"image '{_key}' exists already");
+        await ImageCreation.RunAsync(_pools, _key, file.Path, what);
+        Log.Created(_logger, _keyText, what.VirtualBytes);
+    });
+
+    public Task<ImageDescription> DescribeAsync() => DescribingErrorsAsync(async () =>
+    {
+        if (_held is { } held)
+        {
+            long openBytes = new FileInfo(held.Image.FileName).Length;
+            return Describe(held.Image.Header, openBytes) with { Generation = held.Generation, IsReadOnly = held.Image.IsReadOnly };
+        }
+        await using var file = LocalBlockFile.Open(ExistingFile().Path, ImageAccess.ReadShared);
+        return Describe(await Qcow2Image.ReadHeaderAsync(file), file.LengthBytes);
+    });
+
+    public Task GrowAsync(long virtualBytes) => DescribingErrorsAsync(async () =>
+    {
+        if (virtualBytes < 0)
+            throw new ImageException(SectorError.InvalidArgument, $"image '{_key}': {virtualBytes} bytes is no size");
+        if (_pools.Find(_key).IsReadOnly)
+            throw new ImageException(SectorError.ReadOnly, $"image '{_key}': pool '{_key.Pool}' is read-only");
+        HeldImage held = await HoldAsync(forWriting: true);
+        await held.Image.GrowAsync(virtualBytes);
+        return held;
+    });
+
+    public async Task<ImageCheckResult> CheckAsync()
+    {
+        CheckReport? report = null;
+        await InOrderAsync(async () =>
+        {
+            var options = new CheckOptions { MaxKeptFindings = 100 };
+            if (_held is { } held)
+            {
+                await held.Image.RunSettledAsync(async file => report = await ImageCheck.RunAsync(file, options));
+                return;
+            }
+            await using var file = LocalBlockFile.Open(ExistingFile().Path, ImageAccess.Read);
+            report = await ImageCheck.RunAsync(file, options);
+        });
+        return new ImageCheckResult
+        {
+            CorruptionCount = report!.CorruptionCount,
+            LeakCount = report.LeakCount,
+            CheckErrorCount = report.CheckErrorCount,
+            TotalClusters = report.TotalClusters,
+            AllocatedClusters = report.AllocatedClusters,
+            Findings = report.Findings.Select(finding => finding.Message).ToArray(),
+        };
+    }
+
+    public Task<ReadOnlyMemory<SectorExtent>> MapAsync(long offset, long bytes) => DescribingErrorsAsync(async () =>
+    {
+        Qcow2Image image = (await HoldAsync(forWriting: false)).Image;
+        if (offset < 0 || bytes < 0 || offset > image.VirtualBytes - bytes)
+            throw new ImageException(SectorError.InvalidArgument, $"image '{_key}': {bytes} bytes at {offset} are not inside the disk");
+        var extents = new List<SectorExtent>();
+        for (long end = offset + bytes; offset < end && extents.Count < SectorBatch.MaxExtents;)
+        {
+            SectorExtent extent = await ChainExtents.GetAsync(image, offset, end - offset);
+            offset += extent.Bytes;
+            if (extents.Count > 0 && extents[^1] is var last && last.IsHole == extent.IsHole && last.IsZero == extent.IsZero)
+                extents[^1] = last with { Bytes = last.Bytes + extent.Bytes };
+            else
+                extents.Add(extent);
+        }
+        return new ReadOnlyMemory<SectorExtent>([.. extents]);
+    });
+
+    public ValueTask<Guid> KeepOpenAsync() => new(_held?.Generation ?? Guid.Empty);
+
+    public Task CloseAsync() => InOrderAsync(async () =>
+    {
+        await ReleaseAsync();
+        DeactivateOnIdle();
+    });
+
+    /// <summary>The open image; opened, or opened again for writing or after a failure, when needed.</summary>
+    private async Task<HeldImage> HoldAsync(bool forWriting)
+    {
+        if (IsHeld(forWriting))
+            return _held!;
+        await _operations.RunAsync(async () =>
+        {
+            if (IsHeld(forWriting))
+                return;
+            try
+            {
+                await ReleaseAsync();
+            }
+            catch (Exception e) when (e is IOException or InvariantException)
+            {
+                // Logged; whoever used the image so far learns it from the generation.
+            }
+            _held = await OpenFileAsync(forWriting);
+        });
+        // Another operation may have closed it again by now.
+        return _held ?? throw new ImageException(SectorError.StaleGeneration, $"image '{_key}' was closed meanwhile; open it again");
+    }
+
+    private bool IsHeld(bool forWriting) =>
+        _held is { } held && !held.Image.HasFailed && !(forWriting && held.Image.IsReadOnly);
+
+    private async Task<HeldImage> OpenFileAsync(bool forWriting)
+    {
+        var held = new HeldImage(_keyText, await Qcow2Image.OpenAsync(ExistingFile().Path, new Qcow2OpenOptions
+        {
+            Access = forWriting ? ImageAccess.Write : ImageAccess.Read,
+            L2CacheBytes = _options.L2CacheBytes,
+            RefcountCacheBytes = _options.RefcountCacheBytes,
+        }));
+        _openImages.Add(held.Generation, _keyText);
+        Log.Opened(_logger, _keyText, held.Generation, forWriting ? "reading and writing" : "reading");
+        return held;
+    }
+
+    /// <summary>Closes the image if it is open. Fails when not everything could be written back.</summary>
+    private async Task ReleaseAsync()
+    {
+        if (_held is not { } held)
+            return;
+        _held = null; // from here on batches are refused
+        await held.DrainAsync();
+        Exception? failure = null;
+        try
+        {
+            bool hadFailed = held.Image.HasFailed;
+            await held.Image.CloseAsync();
+            if (hadFailed)
+                failure = new Qcow2FailedException("it had stopped", null);
+        }
+        catch (Exception e) when (e is IOException or InvariantException)
+        {
+            failure = e;
+        }
+        _openImages.Remove(held.Generation, withoutError: failure is null);
+        if (failure is not null)
+        {
+            Log.ClosedWithError(_logger, _keyText, held.Generation, failure.Message);
+            throw new ImageException(SectorError.Failed, $"image '{_key}': writes that were not flushed may be lost: {failure.Message}");
+        }
+        Log.Closed(_logger, _keyText, held.Generation);
+    }
+
+    private ImageFile ExistingFile()
+    {
+        ImageFile file = _pools.Find(_key);
+        return File.Exists(file.Path) ? file : throw new ImageException(SectorError.NotFound, $"image '{_key}' does not exist");
+    }
+
+    private ImageDescription Describe(Header header, long fileBytes) => new()
+    {
+        Image = _keyText,
+        VirtualBytes = header.VirtualBytes,
+        FileBytes = fileBytes,
+        Version = header.Version,
+        ClusterBytes = header.Geometry.ClusterBytes,
+        RefcountBits = header.Geometry.RefcountBits,
+        BackingFile = header.BackingFile,
+        BackingFormat = header.BackingFormat,
+        SnapshotCount = header.SnapshotCount,
+        IsCorrupt = header.Incompatible.HasFlag(IncompatibleFeatures.Corrupt),
+    };
+
+    private SectorBatchResult Refuse(SectorError error, string message) => new()
+    {
+        Image = _keyText,
+        Generation = _held?.Generation ?? Guid.Empty,
+        Refusal = error,
+        Message = message,
+    };
+
+    private Task<bool> InOrderAsync(Func<Task> operation) => DescribingErrorsAsync(async () =>
+    {
+        await _operations.RunAsync(operation);
+        return true;
+    });
+
+    private async Task<T> DescribingErrorsAsync<T>(Func<Task<T>> call)
+    {
+        try
+        {
+            return await call();
+        }
+        catch (Exception e) when (e is IOException or InvariantException or UnauthorizedAccessException or ArgumentException)
+        {
+            throw ImageErrors.Describe(_key, e);
+        }
+    }
+}

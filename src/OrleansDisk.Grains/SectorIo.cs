@@ -1,0 +1,120 @@
+using OrleansDisk.Abstractions;
+using OrleansDisk.Qcow2;
+
+namespace OrleansDisk.Grains;
+
+/// <summary>Carries out the requests of a batch and reports how each of them ends. Its calls never fail.</summary>
+internal readonly struct SectorIo(Qcow2Image image, ISectorCompletions completions)
+{
+    /// <summary>Reads shorter than this are not looked through for holes: it would cost more than it saves.</summary>
+    private const long SparseReadBytes = 64 << 10;
+
+    public ValueTask RunAsync(int index, in SectorRequest request)
+    {
+        if (WhyNot(index, request, out SectorError error) is { } reason)
+        {
+            completions.Complete(index, error, reason);
+            return ValueTask.CompletedTask;
+        }
+        ValueTask running;
+        try
+        {
+            running = Start(index, request);
+        }
+        catch (Exception e)
+        {
+            running = ValueTask.FromException(e);
+        }
+        if (!running.IsCompletedSuccessfully)
+            return FinishAsync(index, running);
+        completions.Complete(index, SectorError.None, null);
+        return ValueTask.CompletedTask;
+    }
+
+    private ValueTask Start(int index, in SectorRequest request)
+    {
+        bool fua = (request.Flags & SectorFlags.Fua) != 0;
+        switch (request.Command)
+        {
+            case SectorCommand.Read when (request.Flags & SectorFlags.ReportHoles) != 0 && request.Bytes >= SparseReadBytes:
+                return ReadSparseAsync(index, request.Offset, completions.ReadTarget(index));
+            case SectorCommand.Read:
+                return image.ReadAsync(request.Offset, completions.ReadTarget(index));
+            case SectorCommand.Write:
+                return image.WriteAsync(request.Offset, request.Payload, fua);
+            case SectorCommand.WriteZeroes:
+                bool mayUnmap = (request.Flags & SectorFlags.KeepAllocated) == 0;
+                return image.WriteZeroesAsync(request.Offset, request.Bytes, mayUnmap, fua);
+            case SectorCommand.Discard:
+                return image.DiscardAsync(request.Offset, request.Bytes, fua);
+            case SectorCommand.Flush:
+                return image.FlushAsync();
+            default:
+                return ReportStatusAsync(index, request.Offset, request.Bytes);
+        }
+    }
+
+    private async ValueTask FinishAsync(int index, ValueTask running)
+    {
+        ISectorCompletions target = completions; // the struct is copied by the time this goes on
+        try
+        {
+            await running;
+        }
+        catch (Exception e)
+        {
+            target.Complete(index, ImageErrors.Of(e), e.Message);
+            return;
+        }
+        target.Complete(index, SectorError.None, null);
+    }
+
+    private async ValueTask ReadSparseAsync(int index, long offset, Memory<byte> target)
+    {
+        while (target.Length > 0)
+        {
+            SectorExtent extent = await ChainExtents.GetAsync(image, offset, target.Length);
+            int bytes = (int)extent.Bytes;
+            if (!extent.IsZero)
+                await image.ReadAsync(offset, target[..bytes]);
+            completions.AddExtent(index, extent);
+            offset += bytes;
+            target = target[bytes..];
+        }
+    }
+
+    private async ValueTask ReportStatusAsync(int index, long offset, long bytes)
+    {
+        for (long end = offset + bytes; offset < end;)
+        {
+            SectorExtent extent = await ChainExtents.GetAsync(image, offset, end - offset);
+            if (!completions.AddExtent(index, extent))
+                return;
+            offset += extent.Bytes;
+        }
+    }
+
+    /// <summary>What is wrong with a request; batches come from other programs too.</summary>
+    private string? WhyNot(int index, in SectorRequest request, out SectorError error)
+    {
+        error = SectorError.InvalidArgument;
+        if (request.Command > SectorCommand.Status)
+            return $"there is no command {(int)request.Command}";
+        if (request.Offset < 0 || request.Bytes < 0 || request.Offset > image.VirtualBytes - request.Bytes)
+            return $"{request.Bytes} bytes at {request.Offset} are not inside the disk of {image.VirtualBytes} bytes";
+        switch (request.Command)
+        {
+            case SectorCommand.Read when request.Bytes > SectorBatch.MaxTransferBytes:
+            case SectorCommand.Write when request.Bytes > SectorBatch.MaxTransferBytes:
+                return $"a transfer of {request.Bytes} bytes; at most {SectorBatch.MaxTransferBytes} are allowed";
+            case SectorCommand.Read when completions.ReadTarget(index).Length != request.Bytes:
+            case SectorCommand.Write when request.Payload.Length != request.Bytes:
+                return $"the buffer does not have the {request.Bytes} bytes of the request";
+            case SectorCommand.Write or SectorCommand.WriteZeroes or SectorCommand.Discard when image.IsReadOnly:
+                error = SectorError.ReadOnly;
+                return "the image is open for reading only";
+            default:
+                return null;
+        }
+    }
+}
