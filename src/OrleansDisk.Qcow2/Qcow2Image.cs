@@ -68,9 +68,10 @@ public sealed class Qcow2Image : IDiskSource
     }
 
     /// <summary>Opens an image in a file that the caller has opened; the image owns the file from then on.</summary>
-    public static Task<Qcow2Image> OpenAsync(IBlockFile file, Qcow2OpenOptions options) => OpenAsync(file, options, depth: 0);
+    public static Task<Qcow2Image> OpenAsync(IBlockFile file, Qcow2OpenOptions options) => OpenAsync(file, options, above: []);
 
-    internal static async Task<Qcow2Image> OpenAsync(IBlockFile file, Qcow2OpenOptions options, int depth)
+    internal static async Task<Qcow2Image> OpenAsync(
+        IBlockFile file, Qcow2OpenOptions options, IReadOnlyList<string> above)
     {
         Header header = await ReadHeaderAsync(file);
         FeatureCheck.RefuseUnsupported(header);
@@ -78,7 +79,7 @@ public sealed class Qcow2Image : IDiskSource
             header = await PrepareForWritingAsync(file, header);
         ImageMetadata metadata = await ImageMetadata.LoadAsync(file, header, options);
         IDiskSource? backing = options.OpenBacking
-            ? await BackingChain.OpenAsync(file.Name, header, options, depth) : null;
+            ? await BackingChain.OpenAsync(file.Name, header, options, above) : null;
         return new Qcow2Image(file, metadata, backing);
     }
 
@@ -245,7 +246,7 @@ public sealed class Qcow2Image : IDiskSource
     private Memory<byte> ClipRead(long offset, Memory<byte> buffer)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
-        if (offset + buffer.Length <= VirtualBytes)
+        if (offset <= VirtualBytes - buffer.Length)
             return buffer;
         int inside = (int)Math.Clamp(VirtualBytes - offset, 0, buffer.Length);
         buffer.Span[inside..].Clear();

@@ -31,20 +31,26 @@ internal static class BackingChain
     /// <summary>Opens the backing file of an image and everything below it, for reading.</summary>
     /// <exception cref="Qcow2Exception">A file of the chain can't be had; the message names it.</exception>
     public static async Task<IDiskSource?> OpenAsync(
-        string overlayPath, Header overlay, Qcow2OpenOptions overlayOptions, int depth)
+        string overlayPath, Header overlay, Qcow2OpenOptions overlayOptions, IReadOnlyList<string> above)
     {
         if (overlay.BackingFile is null)
             return null;
-        if (depth >= MaxDepth)
-            throw new Qcow2Exception($"'{overlayPath}': the backing chain is deeper than {MaxDepth} images; it may be a loop");
         string path = ResolvePath(overlayPath, overlay.BackingFile);
+        above = [.. above, Path.GetFullPath(overlayPath)];
+        // Looked for before the file is opened: the lock that its overlay holds would be the error otherwise.
+        if (above.Contains(Path.GetFullPath(path)) || above.Count > MaxDepth)
+        {
+            throw new BackingFileException(
+                $"The backing chain of '{above[0]}' comes to '{path}' again, or is deeper than {MaxDepth} images: it is a loop; "
+                + "break it with qemu-img rebase -u", inner: null);
+        }
         ImageAccess access = overlayOptions.Access == ImageAccess.ReadShared ? ImageAccess.ReadShared : ImageAccess.Read;
         try
         {
             var file = LocalBlockFile.Open(path, access);
             try
             {
-                return await OpenAsync(file, overlay.BackingFormat, overlayOptions with { Access = access }, depth + 1);
+                return await OpenAsync(file, overlay.BackingFormat, overlayOptions with { Access = access }, above);
             }
             catch
             {
@@ -52,13 +58,14 @@ internal static class BackingChain
                 throw;
             }
         }
-        catch (Exception e) when (e is IOException and not ImageLockedException)
+        catch (IOException e) when (e is not ImageLockedException and not BackingFileException)
         {
-            throw new Qcow2Exception($"Could not open backing file: {e.Message}", e);
+            throw new BackingFileException($"Could not open backing file: {e.Message}", e);
         }
     }
 
-    private static async Task<IDiskSource> OpenAsync(LocalBlockFile file, string? format, Qcow2OpenOptions options, int depth)
+    private static async Task<IDiskSource> OpenAsync(
+        LocalBlockFile file, string? format, Qcow2OpenOptions options, IReadOnlyList<string> above)
     {
         if (format is null)
         {
@@ -69,9 +76,12 @@ internal static class BackingChain
         return format switch
         {
             "raw" or "file" => new RawImage(file),
-            "qcow2" => await Qcow2Image.OpenAsync(file, options, depth),
+            "qcow2" => await Qcow2Image.OpenAsync(file, options, above),
             _ => throw new Qcow2UnsupportedException($"the backing format '{format}' of '{file.Name}'",
                 "use qemu-img convert to make it qcow2 or raw"),
         };
     }
 }
+
+/// <summary>A file of a backing chain can't be had; the message says it once, however deep the file lies.</summary>
+internal sealed class BackingFileException(string message, Exception? inner) : Qcow2Exception(message, inner);

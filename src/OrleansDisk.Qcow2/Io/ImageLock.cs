@@ -49,12 +49,12 @@ internal static unsafe class ImageLock
         foreach (int permission in used)
         {
             if (IsHeldByOther(handle, UnsharedBase + permission))
-                throw Conflict($"Failed to get \"{PermissionName(permission)}\" lock", path);
+                throw Conflict($"Failed to get \"{PermissionName(permission)}\" lock", handle, path, UnsharedBase + permission);
         }
         foreach (int permission in unshared)
         {
             if (IsHeldByOther(handle, UsedBase + permission))
-                throw Conflict($"Failed to get shared \"{PermissionName(permission)}\" lock", path);
+                throw Conflict($"Failed to get shared \"{PermissionName(permission)}\" lock", handle, path, UsedBase + permission);
         }
     }
 
@@ -76,7 +76,7 @@ internal static unsafe class ImageLock
             int errorNumber = Marshal.GetLastPInvokeError();
             // Who placed an exclusive lock is no QEMU; treat it as the conflict that it is.
             if (errorNumber == LibC.Again)
-                throw Conflict($"Failed to lock byte {position}", path);
+                throw Conflict($"Failed to lock byte {position}", handle, path, position);
             throw new BlockFileException("locking", path, errorNumber, Marshal.GetPInvokeErrorMessage(errorNumber));
         }
     }
@@ -87,9 +87,9 @@ internal static unsafe class ImageLock
         return LibC.Control((int)handle.DangerousGetHandle(), LibC.GetLock, &probe) == 0 && probe.Type != LibC.Unlock;
     }
 
-    private static ImageLockedException Conflict(string what, string path)
+    private static ImageLockedException Conflict(string what, SafeFileHandle handle, string path, int position)
     {
-        string holder = LockHolder.Describe(path) is { } process ? $" Held by {process}." : "";
+        string holder = LockHolder.Describe(path, position, (int)handle.DangerousGetHandle()) is { } process ? $" Held by {process}." : "";
         return new ImageLockedException($"{what}\nIs another process using the image [{path}]?{holder}");
     }
 }

@@ -4,15 +4,23 @@ namespace OrleansDisk.Qcow2.Io;
 /// handles have one.</summary>
 internal static class LockHolder
 {
-    /// <summary>"name (process id)" of a process with a locked handle on the file, or null when none can be seen.</summary>
-    public static string? Describe(string path)
+    /// <summary>
+    /// "name (process id)" of a process that holds a lock on a byte of the file, or null when none can be seen.
+    /// </summary>
+    /// <param name="path">The file.</param>
+    /// <param name="position">The byte.</param>
+    /// <param name="ownDescriptor">The handle that asks; its own locks do not count.</param>
+    public static string? Describe(string path, int position, int ownDescriptor)
     {
         try
         {
             string target = Path.GetFullPath(path);
             foreach (string process in Directory.EnumerateDirectories("/proc"))
             {
-                if (int.TryParse(Path.GetFileName(process), out int id) && HoldsLock(process, target))
+                if (!int.TryParse(Path.GetFileName(process), out int id))
+                    continue;
+                int ignored = id == Environment.ProcessId ? ownDescriptor : -1;
+                if (HoldsLock(process, target, position, ignored))
                     return $"{File.ReadAllText($"{process}/comm").Trim()} (process {id})";
             }
         }
@@ -23,14 +31,16 @@ internal static class LockHolder
         return null;
     }
 
-    private static bool HoldsLock(string process, string target)
+    private static bool HoldsLock(string process, string target, int position, int ignoredDescriptor)
     {
         try
         {
             foreach (string handle in Directory.EnumerateFiles($"{process}/fd"))
             {
-                if (File.ResolveLinkTarget(handle, returnFinalTarget: false)?.FullName == target
-                    && File.ReadAllText($"{process}/fdinfo/{Path.GetFileName(handle)}").Contains("OFDLCK", StringComparison.Ordinal))
+                string descriptor = Path.GetFileName(handle);
+                if (descriptor != $"{ignoredDescriptor}"
+                    && File.ResolveLinkTarget(handle, returnFinalTarget: false)?.FullName == target
+                    && File.ReadLines($"{process}/fdinfo/{descriptor}").Any(line => IsLockOn(line, position)))
                 {
                     return true;
                 }
@@ -41,5 +51,13 @@ internal static class LockHolder
             // Processes end, and others' handles are not ours to see.
         }
         return false;
+    }
+
+    /// <summary>Whether a line such as "lock: 1: OFDLCK ADVISORY READ -1 00:1a:42 100 101" covers the byte.</summary>
+    private static bool IsLockOn(string line, int position)
+    {
+        string[] words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        return words.Length > 3 && words.Contains("OFDLCK") && long.TryParse(words[^2], out long first) && first <= position
+            && (words[^1] == "EOF" || (long.TryParse(words[^1], out long last) && position <= last));
     }
 }
