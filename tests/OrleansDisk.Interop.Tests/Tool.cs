@@ -35,7 +35,7 @@ internal static class Tool
         return (process.ExitCode, output + errors.Result);
     }
 
-    private static Process Start(ProcessStartInfo start)
+    public static Process Start(ProcessStartInfo start)
     {
         try
         {

@@ -29,6 +29,8 @@ internal sealed class ImageMetadata
         Order = new WriteOrder(file, Health, tableBytes, l1, _l2Cache, refcountTable, blocks, Freed)
         {
             ClustersUnreferenced = Release,
+            RefcountTableMoved = (offset, clusters) =>
+                Header = Header with { RefcountTable = offset, RefcountTableClusters = clusters },
         };
         Allocator = new ClusterAllocator(file, header.Geometry, refcountTable, blocks, map, Freed)
         {

@@ -36,6 +36,9 @@ internal sealed class WriteOrder
     /// <summary>Told when clusters may have become releasable.</summary>
     public Action? ClustersUnreferenced { get; set; }
 
+    /// <summary>Told the refcount table's new place, and its length in clusters, when the header says so too.</summary>
+    public Action<HostOffset, int>? RefcountTableMoved { get; set; }
+
     /// <summary>Guest data was written that no barrier covers yet.</summary>
     public void NoteDataWritten() => _hasUnflushedData = true;
 
@@ -154,6 +157,7 @@ internal sealed class WriteOrder
         int clusters = entryCount / (_clusterBytes / sizeof(ulong));
         BinaryPrimitives.WriteUInt32BigEndian(fields.AsSpan(sizeof(ulong)), (uint)clusters);
         await _file.WriteAsync(HeaderField.RefcountTableOffset, fields);
+        RefcountTableMoved?.Invoke(table, clusters);
     }
 
     private async Task WriteAsync(List<DirtyPart> parts)
