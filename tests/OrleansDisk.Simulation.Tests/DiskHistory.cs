@@ -14,6 +14,10 @@ internal sealed class DiskHistory(int sectorCount)
     private readonly List<Value>[] _sectors = Enumerable.Range(0, sectorCount)
         .Select(_ => new List<Value> { new(0) { IsComplete = true } }).ToArray();
 
+    /// <summary>All values that a sector ever had: what reads are held against.</summary>
+    private readonly List<Value>[] _everything = Enumerable.Range(0, sectorCount)
+        .Select(_ => new List<Value> { new(0) { IsComplete = true } }).ToArray();
+
     /// <summary>An operation begins that gives these sectors a value.</summary>
     public IReadOnlyList<Value> Begin(int first, int count, long value)
     {
@@ -22,13 +26,14 @@ internal sealed class DiskHistory(int sectorCount)
         {
             var entry = new Value(value);
             _sectors[sector].Add(entry);
+            _everything[sector].Add(entry);
             begun.Add(entry);
         }
         return begun;
     }
 
     /// <summary>What a flush that begins now will make durable.</summary>
-    public IReadOnlyList<Value> Completed() => LastCompleted(0, _sectors.Length);
+    public IReadOnlyList<Value> Completed() => _sectors.Select(values => values.Last(v => v.IsComplete)).ToArray();
 
     /// <summary>That flush was acknowledged: older values may not come back.</summary>
     public void Flushed(IReadOnlyList<Value> durable)
@@ -53,16 +58,12 @@ internal sealed class DiskHistory(int sectorCount)
         return -1;
     }
 
-    /// <summary>What sectors may read as from now on: their values when this is called, or later ones.</summary>
-    public Value[] LastCompleted(int first, int count) =>
-        Enumerable.Range(first, count).Select(sector => _sectors[sector].Last(v => v.IsComplete)).ToArray();
+    /// <summary>The place in their histories from which a read that begins now may see values of these sectors.</summary>
+    public int[] BeginRead(int first, int count) => Enumerable.Range(first, count)
+        .Select(sector => _everything[sector].FindLastIndex(v => v.IsComplete)).ToArray();
 
-    /// <summary>Whether a read that began at <paramref name="oldest"/> and ends now may have seen a value.</summary>
-    public bool MayRead(int sector, Value oldest, long? value)
-    {
-        List<Value> values = _sectors[sector];
-        return values.Skip(Math.Max(0, values.IndexOf(oldest))).Any(v => v.Number == value);
-    }
+    /// <summary>Whether a read that began at a place in a sector's history and ends now may have seen a value.</summary>
+    public bool MayRead(int sector, int from, long? value) => _everything[sector].Skip(from).Any(v => v.Number == value);
 
     /// <summary>What a sector may hold, for messages.</summary>
     public string Describe(int sector) => string.Join(", ", _sectors[sector].Select(v => v.Number));

@@ -26,9 +26,10 @@ internal sealed class SeededScheduler(Random random) : TaskScheduler
     }
 
     /// <summary>Lets others go first for a while that the seed chooses; now and then for a long while.</summary>
-    public async ValueTask PauseAsync()
+    /// <param name="longOneIn">One pause in so many is a long one.</param>
+    public async ValueTask PauseAsync(int longOneIn = 16)
     {
-        for (int turns = random.Next(random.Next(16) == 0 ? 250 : 4); turns > 0; turns--)
+        for (int turns = random.Next(random.Next(longOneIn) == 0 ? 400 : 4); turns > 0; turns--)
             await Task.Yield();
     }
 

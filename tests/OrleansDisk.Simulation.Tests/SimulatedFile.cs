@@ -16,10 +16,16 @@ internal sealed class SimulatedFile(byte[] durable, SeededScheduler? scheduler =
 
     public bool IsReadOnly { get; init; }
 
+    /// <summary>Whether the simulated file system has holes.</summary>
+    public bool CanPunchHoles { get; init; } = true;
+
     public long LengthBytes => _visible.Length;
 
     /// <summary>Called when a flush has done its work and has not told anyone: the moment with the most crash states.</summary>
     public Func<Task>? Flushing { get; set; }
+
+    /// <summary>Called before a read looks at the file: where a test holds a read up.</summary>
+    public Func<long, Task>? Reading { get; set; }
 
     public IReadOnlyList<Write> Pending => _pending;
 
@@ -34,7 +40,10 @@ internal sealed class SimulatedFile(byte[] durable, SeededScheduler? scheduler =
 
     public async ValueTask ReadAsync(long offset, Memory<byte> buffer)
     {
-        await PauseAsync();
+        if (Reading is not null)
+            await Reading(offset);
+        // A slow read is one that sees what became of its clusters meanwhile.
+        await PauseAsync(longOneIn: 3);
         int inside = (int)Math.Clamp(_visible.Length - offset, 0, buffer.Length);
         _visible.AsSpan((int)Math.Min(offset, _visible.Length), inside).CopyTo(buffer.Span);
         buffer.Span[inside..].Clear();
@@ -69,6 +78,8 @@ internal sealed class SimulatedFile(byte[] durable, SeededScheduler? scheduler =
 
     public async ValueTask<bool> PunchHoleAsync(long offset, long bytes)
     {
+        if (!CanPunchHoles)
+            return false;
         // To the file a hole is a write of zeros that does not make it longer.
         long inside = Math.Clamp(_visible.Length - offset, 0, bytes);
         if (inside > 0)
@@ -88,7 +99,7 @@ internal sealed class SimulatedFile(byte[] durable, SeededScheduler? scheduler =
 
     public ValueTask DisposeAsync() => ValueTask.CompletedTask;
 
-    private ValueTask PauseAsync() => scheduler?.PauseAsync() ?? ValueTask.CompletedTask;
+    private ValueTask PauseAsync(int longOneIn = 16) => scheduler?.PauseAsync(longOneIn) ?? ValueTask.CompletedTask;
 
     private static void Apply(ref byte[] bytes, Write write)
     {
