@@ -219,6 +219,7 @@ public sealed class Qcow2Image : IDiskSource
         }
         finally
         {
+            await _metadata.IdleAsync();
             await _file.DisposeAsync();
             if (Backing is not null)
                 await Backing.DisposeAsync();

@@ -100,7 +100,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
     private ValueTask WriteInPlaceAsync(ClusterRun run, GuestOffset offset, ReadOnlyMemory<byte> data)
     {
         HostOffset host = run.Entry.Host + _geometry.OffsetInCluster(offset);
-        RefuseOverMetadata(_geometry.ClusterOf(run.Entry.Host), run.Count);
+        ValidateTarget(_geometry.ClusterOf(run.Entry.Host), run.Count);
         ValueTask write = metadata.File.WriteAsync(host.Bytes, data);
         if (!write.IsCompletedSuccessfully)
             return Finish(write);
@@ -126,7 +126,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
     {
         int bytes = (int)Math.Min(BytesOf(1, offset), data.Length);
         var run = new HostRun(_geometry.ClusterOf(entry.Host), 1, IsFresh: false);
-        RefuseOverMetadata(run.First, 1);
+        ValidateTarget(run.First, 1);
         await WriteClustersAsync(run, entry, entry, offset, data[..bytes]);
         await LinkAsync(reservation.First, run);
         return bytes;
@@ -209,12 +209,15 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
             HostCluster host = run.First + i;
             metadata.L2Tables.Write(pin.Table, first + i, L2Entry.Data(_geometry.OffsetOf(host), copied: true));
             if (old.Kind == ClusterKind.Compressed || _geometry.ClusterOf(old.Host) != host)
-                metadata.FreeClustersOf(old, discard: false);
+                metadata.FreeClustersOf(old, isUnwanted: false);
         }
     }
 
-    private void RefuseOverMetadata(HostCluster first, int count)
+    /// <summary>An entry that leads a write out of the file, or onto metadata, is damaged (W8).</summary>
+    private void ValidateTarget(HostCluster first, int count)
     {
+        if (first.Index + count > _geometry.ClusterCount(metadata.File.LengthBytes))
+            throw new MetadataDamagedException($"Preventing invalid write past the end of the file (at {_geometry.OffsetOf(first)})");
         if (metadata.Map.Find(first, count) is { } name)
             throw new MetadataDamagedException($"Preventing invalid write on metadata (overlaps with {name})");
     }

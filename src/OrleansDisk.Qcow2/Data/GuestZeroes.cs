@@ -138,6 +138,6 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             return;
         metadata.L2Tables.Write(table, cluster, changed);
         if (changed.Host != old.Host || old.Kind == ClusterKind.Compressed)
-            metadata.FreeClustersOf(old, discard: true);
+            metadata.FreeClustersOf(old, isUnwanted: true);
     }
 }

@@ -9,6 +9,7 @@ internal sealed class ImageMetadata
 {
     private readonly PointerTable _l1;
     private readonly TableCache _l2Cache;
+    private readonly bool _passDiscard;
     private Task _release = Task.CompletedTask;
 
     private ImageMetadata(
@@ -18,6 +19,7 @@ internal sealed class ImageMetadata
         Header = header;
         Map = map;
         _l1 = l1;
+        _passDiscard = options.PassDiscard;
         Health = new ImageHealth(file);
         Freed = new FreedClusters(Gate);
         int tableBytes = header.Geometry.ClusterBytes;
@@ -97,8 +99,11 @@ internal sealed class ImageMetadata
     }
 
     /// <summary>Takes the references of an L2 entry that was just replaced out of the refcounts, in time.</summary>
-    public void FreeClustersOf(L2Entry entry, bool discard)
+    /// <param name="entry">The entry as it was.</param>
+    /// <param name="isUnwanted">The guest gave the data up, so the space may go back to the host.</param>
+    public void FreeClustersOf(L2Entry entry, bool isUnwanted)
     {
+        bool discard = isUnwanted && _passDiscard;
         switch (entry.Kind)
         {
             case ClusterKind.Data or ClusterKind.ZeroAllocated:
@@ -113,6 +118,13 @@ internal sealed class ImageMetadata
             default:
                 break;
         }
+    }
+
+    /// <summary>Waits until nothing that runs in the background touches the file.</summary>
+    public async Task IdleAsync()
+    {
+        await _release;
+        await Order.IdleAsync();
     }
 
     /// <summary>Makes the disk larger; the caller has the gate alone.</summary>

@@ -21,6 +21,7 @@ internal sealed class WriteOrder
 
     /// <summary>What waits for the write-back that has not begun.</summary>
     private TaskCompletionSource? _next;
+    private Task _running = Task.CompletedTask;
     private bool _hasUnflushedData;
 
     public WriteOrder(IBlockFile file, ImageHealth health, int clusterBytes, PointerTable l1, TableCache l2Tables,
@@ -54,9 +55,12 @@ internal sealed class WriteOrder
         _next ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         Task flushed = _next.Task;
         if (!IsWriting)
-            _ = WriteBackUntilNobodyWaitsAsync();
+            _running = WriteBackUntilNobodyWaitsAsync();
         return flushed;
     }
+
+    /// <summary>Waits until no write-back is under way, whatever became of it.</summary>
+    public Task IdleAsync() => _running;
 
     /// <summary>Makes earlier writes durable, writes <paramref name="bytes"/> into the header, and makes those durable.</summary>
     public async Task WriteHeaderAsync(int field, ReadOnlyMemory<byte> bytes)
