@@ -1,0 +1,78 @@
+using System.Net.Sockets;
+using OrleansDisk.Nbd.Client;
+using OrleansDisk.Nbd.Server;
+using OrleansDisk.Nbd.Tests.Fixtures;
+
+namespace OrleansDisk.Nbd.Tests;
+
+/// <summary>The client against our server, and against servers that break the protocol.</summary>
+public sealed class ClientTests
+{
+    private const int DiskBytes = 8 << 20;
+
+    [Fact]
+    public async Task What_is_written_zeroed_and_trimmed_is_read_back()
+    {
+        await using TestServer server = await TestServer.StartAsync(new MemoryExport("disk", MemoryExport.FullInfo(DiskBytes)));
+        byte[] data = new byte[300_000];
+        new Random(1).NextBytes(data);
+        await using (NbdClient client = await NbdClient.ConnectUnixAsync(server.SocketPath, "disk"))
+        {
+            Assert.Equal(DiskBytes, client.Bytes);
+            Assert.False(client.IsReadOnly);
+            await client.WriteAsync(12_345, data, fua: true);
+            await client.WriteZeroesAsync(20_000, 5_000);
+            await client.TrimAsync(4 << 20, 4096);
+            await client.FlushAsync();
+        }
+        data.AsSpan(20_000 - 12_345, 5_000).Clear();
+        await using NbdClient second = await NbdClient.ConnectUnixAsync(server.SocketPath, "disk");
+        byte[] read = new byte[data.Length];
+        await second.ReadAsync(12_345, read);
+        Assert.Equal(data, read);
+    }
+
+    [Fact]
+    public async Task An_export_that_is_not_there_is_named()
+    {
+        await using TestServer server = await TestServer.StartAsync(new MemoryExport("disk", MemoryExport.FullInfo(DiskBytes)));
+        IOException refused = await Assert.ThrowsAsync<IOException>(() => NbdClient.ConnectUnixAsync(server.SocketPath, "other"));
+        Assert.Contains("'other'", refused.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_request_that_fails_says_what_and_why_and_the_next_one_works()
+    {
+        NbdExportInfo info = MemoryExport.FullInfo(DiskBytes) with { IsReadOnly = true };
+        await using TestServer server = await TestServer.StartAsync(new MemoryExport("", info));
+        await using NbdClient client = await NbdClient.ConnectUnixAsync(server.SocketPath, "");
+        IOException refused = await Assert.ThrowsAsync<IOException>(() => client.WriteAsync(4096, new byte[512]));
+        Assert.Contains("Write of 512 bytes at 4096", refused.Message, StringComparison.Ordinal);
+        Assert.Contains("NotPermitted", refused.Message, StringComparison.Ordinal);
+        await client.ReadAsync(0, new byte[512]);
+    }
+
+    [Theory]
+    [InlineData("HTTP/1.1 400 Bad Request\r\n\r\n")]
+    [InlineData("NBDMAGIC")]
+    [InlineData("")]
+    public async Task A_peer_that_does_not_speak_nbd_is_an_error_and_not_a_hang(string greeting)
+    {
+        string path = Path.Combine(Directory.CreateTempSubdirectory("nbd-").FullName, "socket");
+        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        listener.Bind(new UnixDomainSocketEndPoint(path));
+        listener.Listen();
+        Task<NbdClient> connecting = NbdClient.ConnectUnixAsync(path, "");
+        using (Socket peer = await listener.AcceptAsync())
+            await peer.SendAsync(System.Text.Encoding.ASCII.GetBytes(greeting));
+        await Assert.ThrowsAnyAsync<IOException>(() => connecting);
+        Directory.Delete(Path.GetDirectoryName(path)!, recursive: true);
+    }
+
+    [Fact]
+    public async Task Nobody_at_the_address_is_an_error_that_names_it()
+    {
+        IOException refused = await Assert.ThrowsAsync<IOException>(() => NbdClient.ConnectUnixAsync("/nowhere/socket", ""));
+        Assert.Contains("/nowhere/socket", refused.Message, StringComparison.Ordinal);
+    }
+}
