@@ -20,6 +20,12 @@ internal static class Judge
     {
         (int status, string output) = Tool.Try("qemu-img", "check", "-f", "qcow2", path);
         Assert.True(status is 0 or 3, $"qemu-img check ended with {status}:\n{output}");
+        await OwnCheckFindsAtMostLeaksAsync(path);
+    }
+
+    /// <summary>The checker of this project, which needs no process, finds nothing but leaked clusters.</summary>
+    public static async Task OwnCheckFindsAtMostLeaksAsync(string path)
+    {
         CheckReport report = await CheckAsync(path);
         Assert.True(report is { CorruptionCount: 0, CheckErrorCount: 0 }, $"{path}: {string.Join('\n', report.Findings.Take(10))}");
     }

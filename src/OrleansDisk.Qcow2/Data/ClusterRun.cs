@@ -36,6 +36,15 @@ internal readonly record struct ClusterRun(ClusterKind Kind, GuestCluster First,
         return new ClusterRun(kind, first, count, entry);
     }
 
+    /// <summary>The entry of one cluster.</summary>
+    /// <exception cref="MetadataDamagedException">It breaks the specification: who freed it could free another's cluster.</exception>
+    public static L2Entry ReadEntry(CachedTable table, GuestCluster cluster, Header header)
+    {
+        var entry = new L2Entry(table.ReadEntry(header.Geometry.L2Index(cluster)));
+        Validate(entry, entry.Kind, cluster, header);
+        return entry;
+    }
+
     private static void Validate(L2Entry entry, ClusterKind kind, GuestCluster cluster, Header header)
     {
         ClusterGeometry geometry = header.Geometry;

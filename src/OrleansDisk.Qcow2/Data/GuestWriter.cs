@@ -89,7 +89,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
         int count = 1;
         while (count < limit)
         {
-            L2Entry entry = metadata.L2Tables.Read(table, run.First + count);
+            L2Entry entry = ClusterRun.ReadEntry(table, run.First + count, metadata.Header);
             if (IsRefillable(entry) || entry is { Kind: ClusterKind.Data, IsCopied: true })
                 break;
             count++;

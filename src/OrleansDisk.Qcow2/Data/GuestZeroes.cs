@@ -84,7 +84,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         if (metadata.L2Tables.IsAllocated(cluster))
         {
             using TablePin pin = await metadata.L2Tables.PinAsync(cluster);
-            entry = metadata.L2Tables.Read(pin.Table, cluster);
+            entry = ClusterRun.ReadEntry(pin.Table, cluster, metadata.Header);
         }
         if (!reader.MayHoldData(entry, cluster) && metadata.Reservations.Find(cluster) is null)
             return;
@@ -125,7 +125,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
 
     private void ChangeEntry(CachedTable table, GuestCluster cluster, Change change)
     {
-        L2Entry old = metadata.L2Tables.Read(table, cluster);
+        L2Entry old = ClusterRun.ReadEntry(table, cluster, metadata.Header);
         L2Entry changed = (old.Kind, change) switch
         {
             (ClusterKind.ZeroPlain, _) => old,

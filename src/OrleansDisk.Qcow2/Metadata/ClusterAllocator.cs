@@ -292,7 +292,14 @@ internal sealed class ClusterAllocator
             if (end > i)
             {
                 long bytes = (long)(end - i) << _geometry.ClusterBits;
-                _canPunchHoles = await _file.PunchHoleAsync(_geometry.OffsetOf(first + i).Bytes, bytes);
+                try
+                {
+                    _canPunchHoles = await _file.PunchHoleAsync(_geometry.OffsetOf(first + i).Bytes, bytes);
+                }
+                catch (BlockFileException)
+                {
+                    // The space stays with the image, which may use it again: nothing is wrong with that.
+                }
             }
             i = end + 1;
         }
