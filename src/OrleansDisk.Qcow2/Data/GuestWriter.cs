@@ -203,15 +203,27 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
     {
         using TablePin pin = await metadata.L2Tables.PinForChangeAsync(first);
         metadata.Health.ThrowIfFailed();
+        // All or none: what is linked must not be abandoned because a later entry turns out to be damaged.
+        for (int i = 0; i < run.Count; i++)
+            EnsureReplaceable(metadata.L2Tables.Read(pin.Table, first + i), run.First + i);
         for (int i = 0; i < run.Count; i++)
         {
             L2Entry old = metadata.L2Tables.Read(pin.Table, first + i);
             HostCluster host = run.First + i;
             metadata.L2Tables.Write(pin.Table, first + i, L2Entry.Data(_geometry.OffsetOf(host), copied: true));
-            if (old.Kind == ClusterKind.Compressed || _geometry.ClusterOf(old.Host) != host)
+            if (Frees(old, host))
                 metadata.FreeClustersOf(old, isUnwanted: false);
         }
     }
+
+    private void EnsureReplaceable(L2Entry old, HostCluster host)
+    {
+        if (Frees(old, host))
+            metadata.EnsureFreeable(old);
+    }
+
+    private bool Frees(L2Entry old, HostCluster host) =>
+        old.Kind == ClusterKind.Compressed || _geometry.ClusterOf(old.Host) != host;
 
     /// <summary>An entry that leads a write out of the file, or onto metadata, is damaged (W8).</summary>
     private void ValidateTarget(HostCluster first, int count)

@@ -136,8 +136,11 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         };
         if (changed == old)
             return;
+        bool frees = changed.Host != old.Host || old.Kind == ClusterKind.Compressed;
+        if (frees)
+            metadata.EnsureFreeable(old);
         metadata.L2Tables.Write(table, cluster, changed);
-        if (changed.Host != old.Host || old.Kind == ClusterKind.Compressed)
+        if (frees)
             metadata.FreeClustersOf(old, isUnwanted: true);
     }
 }

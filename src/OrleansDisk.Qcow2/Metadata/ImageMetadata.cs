@@ -98,25 +98,42 @@ internal sealed class ImageMetadata
         await Order.FlushAsync();
     }
 
+    /// <summary>
+    /// Refuses an L2 entry whose clusters hold metadata: freeing them would take the ground from under the image. Call
+    /// it before the entry is replaced.
+    /// </summary>
+    /// <exception cref="MetadataDamagedException">They do (W8).</exception>
+    public void EnsureFreeable(L2Entry entry)
+    {
+        (HostCluster first, long count) = ClustersOf(entry);
+        if (Map.Find(first, count) is { } name)
+            throw new MetadataDamagedException($"Preventing invalid free of metadata ({name}) at offset {Geometry.OffsetOf(first)}");
+    }
+
     /// <summary>Takes the references of an L2 entry that was just replaced out of the refcounts, in time.</summary>
     /// <param name="entry">The entry as it was.</param>
     /// <param name="isUnwanted">The guest gave the data up, so the space may go back to the host.</param>
     public void FreeClustersOf(L2Entry entry, bool isUnwanted)
     {
-        bool discard = isUnwanted && _passDiscard;
+        (HostCluster first, long count) = ClustersOf(entry);
+        if (count > 0)
+            Freed.Add(first, count, discard: isUnwanted && _passDiscard);
+    }
+
+    /// <summary>The host clusters in which an entry has a reference each.</summary>
+    private (HostCluster First, long Count) ClustersOf(L2Entry entry)
+    {
         switch (entry.Kind)
         {
             case ClusterKind.Data or ClusterKind.ZeroAllocated:
-                Freed.Add(Geometry.ClusterOf(entry.Host), 1, discard);
-                break;
+                return (Geometry.ClusterOf(entry.Host), 1);
             case ClusterKind.Compressed:
                 CompressedExtent extent = entry.Compressed(Geometry);
                 HostCluster first = Geometry.ClusterOf(extent.Start);
                 HostCluster last = Geometry.ClusterOf(extent.Start + (extent.Bytes - 1));
-                Freed.Add(first, last.Index - first.Index + 1, discard);
-                break;
+                return (first, last.Index - first.Index + 1);
             default:
-                break;
+                return default;
         }
     }
 
