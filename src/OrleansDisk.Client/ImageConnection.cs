@@ -29,6 +29,12 @@ public sealed class ImageConnection : IAsyncDisposable
     /// <summary>The image as it was opened last.</summary>
     public OpenedImage Image => Volatile.Read(ref _opening).Image;
 
+    /// <summary>
+    /// Whether completed writes that no flush had covered may be lost. Every request fails from then on; who wants to go
+    /// on opens a connection of his own making, knowing that.
+    /// </summary>
+    public bool HasLostWrites => _lost.Any;
+
     /// <summary>Opens an image.</summary>
     /// <param name="grains">The way to the grains.</param>
     /// <param name="image">Key of the image, POOL/IMAGE.</param>
@@ -79,6 +85,21 @@ public sealed class ImageConnection : IAsyncDisposable
             }
             batch.Fail(error, message);
             return true;
+        }
+    }
+
+    /// <summary>Asks the grain for the image as it is now: it may have grown, or been closed.</summary>
+    /// <exception cref="ImageException">It can't be opened any more.</exception>
+    public async Task RefreshAsync()
+    {
+        await _reopening.WaitAsync();
+        try
+        {
+            await OpenAgainAsync(_opening);
+        }
+        finally
+        {
+            _reopening.Release();
         }
     }
 
@@ -133,12 +154,7 @@ public sealed class ImageConnection : IAsyncDisposable
         {
             if (Volatile.Read(ref _opening) != ended)
                 return null;
-            OpenedImage opened = await OpenAsync(_grain, new OpenImage { ReadOnly = _readOnly, Previous = ended.Image.Generation });
-            if (opened.Generation == ended.Image.Generation)
-                return null;
-            if (!opened.ContinuesPrevious)
-                ended.EndWithError();
-            Volatile.Write(ref _opening, new ImageOpening(opened, _lost));
+            await OpenAgainAsync(ended);
             return null;
         }
         catch (ImageException e)
@@ -149,6 +165,19 @@ public sealed class ImageConnection : IAsyncDisposable
         {
             _reopening.Release();
         }
+    }
+
+    private async Task OpenAgainAsync(ImageOpening previous)
+    {
+        OpenedImage opened = await OpenAsync(_grain, new OpenImage { ReadOnly = _readOnly, Previous = previous.Image.Generation });
+        if (opened.Generation == previous.Image.Generation)
+        {
+            previous.Image = opened;
+            return;
+        }
+        if (!opened.ContinuesPrevious)
+            previous.EndWithError();
+        Volatile.Write(ref _opening, new ImageOpening(opened, _lost));
     }
 
     private static async Task<OpenedImage> OpenAsync(IImageGrain grain, OpenImage how)

@@ -7,11 +7,17 @@ namespace OrleansDisk.Client;
 /// </summary>
 internal sealed class ImageOpening(OpenedImage image, LostWrites lost)
 {
+    private OpenedImage _image = image;
     private long _writtenCount;
     private long _flushedCount;
     private int _endedWithError;
 
-    public OpenedImage Image { get; } = image;
+    /// <summary>The image as the grain described it last.</summary>
+    public OpenedImage Image
+    {
+        get => Volatile.Read(ref _image);
+        set => Volatile.Write(ref _image, value);
+    }
 
     /// <summary>Writes that have completed.</summary>
     public long WrittenCount => Interlocked.Read(ref _writtenCount);

@@ -225,7 +225,11 @@ public sealed class ImageGrain : Grain, IImageGrain
     private ImageFile ExistingFile()
     {
         ImageFile file = _pools.Find(_key);
-        return File.Exists(file.Path) ? file : throw new ImageException(SectorError.NotFound, $"image '{_key}' does not exist");
+        var found = new FileInfo(file.Path);
+        if (!found.Exists)
+            throw new ImageException(SectorError.NotFound, $"image '{_key}' does not exist");
+        // A pipe or a device would make the open wait; all of these have no length.
+        return found.Length > 0 ? file : throw new ImageException(SectorError.InvalidArgument, $"image '{_key}': its file is empty");
     }
 
     private ImageDescription Describe(Header header, long fileBytes) => new()

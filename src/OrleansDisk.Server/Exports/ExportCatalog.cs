@@ -1,0 +1,65 @@
+using System.Collections.Concurrent;
+using Microsoft.Extensions.Logging;
+using OrleansDisk.Abstractions;
+using OrleansDisk.Grains;
+using OrleansDisk.Nbd.Server;
+using OrleansDisk.Server.Configuration;
+
+namespace OrleansDisk.Server.Exports;
+
+/// <summary>Everything that the daemon exports: what is configured, and the images that the pools hold now.</summary>
+internal sealed class ExportCatalog
+{
+    private readonly DaemonOptions _options;
+    private readonly IGrainFactory _grains;
+    private readonly Pools _pools;
+    private readonly TimeProvider _time;
+    private readonly ILogger _logger;
+    private readonly List<GrainExport> _configured = [];
+    private readonly ConcurrentDictionary<ImageKey, GrainExport> _ofPools = [];
+
+    public ExportCatalog(
+        DaemonOptions options, IGrainFactory grains, Pools pools, TimeProvider time, ILogger<ExportCatalog> logger)
+    {
+        (_options, _grains, _pools, _time, _logger) = (options, grains, pools, time, logger);
+        foreach (ExportSetting export in options.Exports)
+            _configured.Add(new GrainExport(grains, time, export.Name, export.Image, export.IsReadOnly, export.Description));
+    }
+
+    /// <summary>The exports of this moment, those of the configuration first; of one name there is one object.</summary>
+    public IReadOnlyCollection<INbdExport> List()
+    {
+        var exports = new List<INbdExport>(_configured);
+        if (!_options.ExportsPools)
+            return exports;
+        var found = new HashSet<ImageKey>();
+        foreach (string pool in _pools.Names)
+        {
+            foreach (ImageKey image in ImagesOf(pool))
+            {
+                found.Add(image);
+                exports.Add(_ofPools.GetOrAdd(image, key =>
+                    new GrainExport(_grains, _time, key.ToString(), key.ToString(), _pools.IsReadOnly(key.Pool), description: "")));
+            }
+        }
+        foreach ((ImageKey image, GrainExport export) in _ofPools)
+        {
+            if (!found.Contains(image) && !export.IsInUse)
+                _ofPools.TryRemove(image, out _);
+        }
+        return exports;
+    }
+
+    private IReadOnlyList<ImageKey> ImagesOf(string pool)
+    {
+        try
+        {
+            return _pools.List(pool);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            Log.PoolUnreadable(_logger, pool, e.Message);
+            return [];
+        }
+    }
+}

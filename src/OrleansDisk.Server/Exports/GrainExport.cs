@@ -1,0 +1,83 @@
+using OrleansDisk.Abstractions;
+using OrleansDisk.Client;
+using OrleansDisk.Nbd.Server;
+
+namespace OrleansDisk.Server.Exports;
+
+/// <summary>An image's grain as an NBD export. All clients of the export share one connection to the grain.</summary>
+internal sealed class GrainExport(IGrainFactory grains, TimeProvider time, string name, string image, bool isReadOnly, string description)
+    : INbdExport
+{
+    private readonly Lock _gate = new();
+    private SharedConnection? _shared;
+
+    public string Name => name;
+
+    public string Description => description;
+
+    /// <summary>Whether clients are connected.</summary>
+    public bool IsInUse
+    {
+        get
+        {
+            lock (_gate)
+                return _shared is not null;
+        }
+    }
+
+    public async ValueTask<INbdExportSession> ConnectAsync(CancellationToken cancellation)
+    {
+        cancellation.ThrowIfCancellationRequested();
+        SharedConnection shared = Join(out bool isFirst);
+        try
+        {
+            ImageConnection connection = await shared.Opening;
+            if (!isFirst)
+                await connection.RefreshAsync(); // the image may have grown since
+            return new GrainExportSession(connection, isReadOnly, () => LeaveAsync(shared));
+        }
+        catch (Exception e)
+        {
+            await LeaveAsync(shared);
+            if (e is ImageException)
+                throw new NbdExportException(e.Message);
+            throw;
+        }
+    }
+
+    /// <summary>One more client on the connection that there is, unless that is spoilt; then on a new one.</summary>
+    private SharedConnection Join(out bool isFirst)
+    {
+        lock (_gate)
+        {
+            isFirst = _shared is null || _shared.IsSpoilt;
+            if (isFirst)
+                _shared = new SharedConnection(ImageConnection.OpenAsync(grains, image, isReadOnly, time));
+            _shared!.ClientCount++;
+            return _shared;
+        }
+    }
+
+    private async ValueTask LeaveAsync(SharedConnection shared)
+    {
+        lock (_gate)
+        {
+            if (--shared.ClientCount > 0)
+                return;
+            if (_shared == shared)
+                _shared = null;
+        }
+        if (shared.Opening.IsCompletedSuccessfully)
+            await (await shared.Opening).DisposeAsync();
+    }
+
+    private sealed class SharedConnection(Task<ImageConnection> opening)
+    {
+        public Task<ImageConnection> Opening { get; } = opening;
+
+        public int ClientCount { get; set; }
+
+        /// <summary>Whether it failed to open, or has lost writes that only its present clients must answer for.</summary>
+        public bool IsSpoilt => Opening.IsCompleted && (!Opening.IsCompletedSuccessfully || Opening.Result.HasLostWrites);
+    }
+}
