@@ -9,7 +9,7 @@ internal static class Program
 {
     private const string DefaultName = "odisk";
 
-    private static readonly Command[] _commands = [CheckCommand.Command, CreateCommand.Command, InfoCommand.Command];
+    private static readonly Command[] _commands = [CheckCommand.Command, CreateCommand.Command, InfoCommand.Command, MapCommand.Command];
 
     public static int Main(string[] arguments)
     {

@@ -1,0 +1,96 @@
+using System.Globalization;
+using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Output;
+using OrleansDisk.Qcow2.Operations;
+
+namespace OrleansDisk.Cli.Commands;
+
+/// <summary>odisk map: where the bytes of a disk come from.</summary>
+internal static class MapCommand
+{
+    private const string Help = """
+          -f FORMAT                qcow2 or raw; found out when not given
+          --output=FORMAT          human (default) or json
+          -s, --start-offset=SIZE  where to start
+          -l, --max-length=SIZE    how much to show
+          -U, --force-share        open the image even while someone writes it
+        """;
+
+    public static Command Command { get; } = new(
+        "map", "Show which file holds which part of a disk", Help,
+        [
+            Command.FormatOption, Command.OutputOption, Command.ShareOption,
+            new OptionSpec('s', "start-offset", HasValue: true), new OptionSpec('l', "max-length", HasValue: true),
+        ],
+        RunAsync);
+
+    private static async Task<int> RunAsync(ParsedOptions options, Terminal terminal)
+    {
+        bool isJson = Command.WantsJson(options);
+        long start = ParseBytes(options.Value("start-offset"), "start offset") ?? 0;
+        long bytes = ParseBytes(options.Value("max-length"), "max length") ?? long.MaxValue;
+        string path = Command.SingleFile(options);
+        await using var chain = new ImageChain();
+        IReadOnlyList<MapLayer> layers = await Command.OpeningAsync(
+            path, () => chain.OpenAsync(path, options.Value("f"), Command.ReadAccess(options)));
+        IAsyncEnumerable<MapExtent> extents = MapOperation.WalkAsync(layers, start, bytes);
+        await (isJson ? WriteJsonAsync(extents, start, terminal) : WriteHumanAsync(extents, terminal));
+        return 0;
+    }
+
+    private static async Task WriteHumanAsync(IAsyncEnumerable<MapExtent> extents, Terminal terminal)
+    {
+        terminal.WriteLine($"{"Offset",-16}{"Length",-16}{"Mapped to",-16}File");
+        await foreach (MapExtent extent in extents)
+        {
+            if (extent is { IsData: true, HostOffset: null })
+                throw new CommandFailedException("File contains external, encrypted or compressed clusters.");
+            if (extent is { IsData: true, IsZero: false })
+            {
+                terminal.WriteLine($"{Hexadecimal(extent.Start),-16}{Hexadecimal(extent.Bytes),-16}"
+                    + $"{Hexadecimal(extent.HostOffset!.Value),-16}{extent.FileName}");
+            }
+        }
+    }
+
+    private static async Task WriteJsonAsync(IAsyncEnumerable<MapExtent> extents, long start, Terminal terminal)
+    {
+        string separator = "[";
+        await foreach (MapExtent extent in extents)
+        {
+            terminal.Write(separator + Json(extent));
+            separator = ",\n";
+        }
+        if (separator == "[")
+            terminal.Write("[" + Json(new MapExtent(start, 0, 0)));
+        terminal.WriteLine("]");
+    }
+
+    private static string Json(MapExtent extent)
+    {
+        string offset = extent.HostOffset is { } host ? $", \"offset\": {host}" : "";
+        return $"{{ \"start\": {extent.Start}, \"length\": {extent.Bytes}, \"depth\": {extent.Depth}, "
+            + $"\"present\": {Bool(extent.IsPresent)}, \"zero\": {Bool(extent.IsZero)}, \"data\": {Bool(extent.IsData)}{offset}}}";
+    }
+
+    private static string Bool(bool value) => value ? "true" : "false";
+
+    /// <summary>As C prints %#x: without the prefix for 0.</summary>
+    private static string Hexadecimal(long value) =>
+        value == 0 ? "0" : "0x" + value.ToString("x", CultureInfo.InvariantCulture);
+
+    private static long? ParseBytes(string? text, string what)
+    {
+        if (text is null)
+            return null;
+        SizeTextResult result = SizeText.TryParse(text, out ulong bytes);
+        if (result == SizeTextResult.TooLarge || bytes > long.MaxValue)
+            throw new CommandFailedException($"Invalid {what} specified. Must be between 0 and {long.MaxValue}.");
+        if (result == SizeTextResult.NotANumber)
+        {
+            throw new CommandFailedException($"Invalid {what} specified. You may use k, M, G, T, P or E suffixes for",
+                "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
+        }
+        return (long)bytes;
+    }
+}
