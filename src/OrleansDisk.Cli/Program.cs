@@ -9,7 +9,10 @@ internal static class Program
 {
     private const string DefaultName = "odisk";
 
-    private static readonly Command[] _commands = [CheckCommand.Command, CreateCommand.Command, InfoCommand.Command, MapCommand.Command];
+    private static readonly Command[] _commands =
+    [
+        CheckCommand.Command, CreateCommand.Command, InfoCommand.Command, MapCommand.Command, NbdCommand.Command,
+    ];
 
     public static int Main(string[] arguments)
     {
@@ -58,6 +61,8 @@ internal static class Program
 
     private static int Dispatch(string[] arguments, Terminal terminal)
     {
+        if (terminal.ProgramName == "qemu-nbd")
+            arguments = [NbdCommand.Command.Name, .. arguments];
         if (arguments.Length == 0)
             throw new CommandLineException("Not enough arguments");
         string word = arguments[0];

@@ -7,6 +7,32 @@ internal static unsafe partial class SystemCalls
 {
     public const int Interrupted = 4;
 
+    private const int OpenReadWrite = 2;
+
+    /// <summary>Makes this process the leader of a session of its own.</summary>
+    [LibraryImport("libc", EntryPoint = "setsid", SetLastError = true)]
+    public static partial int NewSession();
+
+    /// <summary>Points descriptors to /dev/null.</summary>
+    public static void RedirectToNull(params ReadOnlySpan<int> descriptors)
+    {
+        int nothing = Open("/dev/null", OpenReadWrite);
+        if (nothing < 0)
+            return;
+        foreach (int descriptor in descriptors)
+            _ = Duplicate(nothing, descriptor);
+        _ = Close(nothing);
+    }
+
+    [LibraryImport("libc", EntryPoint = "open", StringMarshalling = StringMarshalling.Utf8, SetLastError = true)]
+    private static partial int Open(string path, int flags);
+
+    [LibraryImport("libc", EntryPoint = "dup2", SetLastError = true)]
+    private static partial int Duplicate(int from, int to);
+
+    [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
+    private static partial int Close(int descriptor);
+
     [LibraryImport("libc", EntryPoint = "write", SetLastError = true)]
     public static partial nint Write(int descriptor, byte* buffer, nuint bytes);
 }

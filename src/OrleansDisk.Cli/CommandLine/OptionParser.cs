@@ -11,8 +11,11 @@ internal sealed record OptionSpec(char Short, string? Long, bool HasValue)
 }
 
 /// <summary>The options and operands that were given.</summary>
-internal sealed class ParsedOptions
+internal sealed class ParsedOptions(IReadOnlyList<string> arguments)
 {
+    /// <summary>All words as they were given.</summary>
+    public IReadOnlyList<string> Arguments => arguments;
+
     private readonly List<(string Name, string Value)> _options = [];
 
     public List<string> Operands { get; } = [];
@@ -37,7 +40,7 @@ internal static class OptionParser
     /// <exception cref="CommandLineException">An option is unknown, or lacks or has a value that it should not.</exception>
     public static ParsedOptions Parse(IReadOnlyList<string> arguments, IReadOnlyList<OptionSpec> known)
     {
-        var parsed = new ParsedOptions();
+        var parsed = new ParsedOptions(arguments);
         for (int at = 0; at < arguments.Count; at++)
         {
             string word = arguments[at];

@@ -1,0 +1,156 @@
+using System.Runtime.InteropServices;
+using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Nbd;
+using OrleansDisk.Cli.Output;
+using OrleansDisk.Nbd.Server;
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
+
+namespace OrleansDisk.Cli.Commands;
+
+/// <summary>odisk nbd: serves an image to NBD clients.</summary>
+internal static class NbdCommand
+{
+    /// <summary>How long clients may take to read their last replies when the server ends.</summary>
+    private static readonly TimeSpan _drain = TimeSpan.FromSeconds(10);
+
+    private const string Help = """
+          -k, --socket=PATH        listen on a unix socket
+          -b, --bind=ADDRESS       listen on this address (default: all)
+          -p, --port=PORT          TCP port (default: 10809)
+          -f, --format=FORMAT      qcow2 or raw; found out when not given
+          -r, --read-only          refuse writing
+          -x, --export-name=NAME   the name that clients ask for (default: empty)
+          -D, --description=TEXT   tell clients this about the export
+          -e, --shared=N           clients at once (default: 1; 0: any number)
+          -t, --persistent         go on when the last client has left
+              --discard=MODE       unmap (default): trimmed space goes back to the host; ignore: it stays
+              --fork               run in the background, return when clients can connect
+              --pid-file=PATH      write the process id there
+          -v, --verbose            report connections that fail
+
+        Sockets passed by systemd (LISTEN_FDS) are used in place of -k, -b and -p.
+        SIGTERM and SIGINT end the server after what it received is done and written back.
+        """;
+
+    public static Command Command { get; } = new(
+        "nbd", "Serve an image to NBD clients", Help,
+        [
+            new OptionSpec('k', "socket", HasValue: true), new OptionSpec('b', "bind", HasValue: true),
+            new OptionSpec('p', "port", HasValue: true), new OptionSpec('f', "format", HasValue: true),
+            new OptionSpec('r', "read-only", HasValue: false), new OptionSpec('x', "export-name", HasValue: true),
+            new OptionSpec('D', "description", HasValue: true), new OptionSpec('e', "shared", HasValue: true),
+            new OptionSpec('t', "persistent", HasValue: false), new OptionSpec('\0', "discard", HasValue: true),
+            new OptionSpec('\0', "fork", HasValue: false), new OptionSpec('\0', "pid-file", HasValue: true),
+            new OptionSpec('v', "verbose", HasValue: false),
+        ],
+        RunAsync);
+
+    private static async Task<int> RunAsync(ParsedOptions parsed, Terminal terminal)
+    {
+        var options = NbdOptions.From(parsed);
+        if (options.Forks && !Background.IsChild)
+            return await Background.StartAsync(parsed.Arguments);
+        if (Background.IsChild)
+            Background.Detach();
+        var turns = new TurnScheduler();
+        (IDiskSource disk, Qcow2Image? writable) = await Command.OpeningAsync(
+            options.File, () => turns.RunAsync(() => OpenAsync(options)));
+        try
+        {
+            await ServeAsync(options, new Qcow2Export(options.ExportName, options.Description, disk, writable, turns), terminal);
+        }
+        finally
+        {
+            await turns.RunAsync(async () =>
+            {
+                await disk.DisposeAsync();
+                return true;
+            });
+        }
+        return 0;
+    }
+
+    private static async Task ServeAsync(NbdOptions options, Qcow2Export export, Terminal terminal)
+    {
+        var ended = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        using PosixSignalRegistration terminate = EndOn(PosixSignal.SIGTERM, ended);
+        using PosixSignalRegistration interrupt = EndOn(PosixSignal.SIGINT, ended);
+        using PosixSignalRegistration hangUp = EndOn(PosixSignal.SIGHUP, ended);
+        INbdExport[] exports = [export];
+        await using var server = new NbdServer(Addresses(options), () => exports, new NbdServerOptions
+        {
+            MaxConnections = options.ClientLimit,
+            WaitAtConnectionLimit = true,
+            Log = line => Report(options, terminal, line),
+        });
+        if (!options.IsPersistent)
+        {
+            server.ConnectionCountChanged += count =>
+            {
+                if (count == 0)
+                    ended.TrySetResult();
+            };
+        }
+        await server.StartAsync();
+        try
+        {
+            if (options.PidFile is not null)
+                Background.WritePidFile(options.PidFile);
+            if (Background.IsChild)
+                Background.TellReady();
+            await ended.Task;
+            await server.StopAsync(_drain);
+        }
+        finally
+        {
+            if (options.PidFile is not null)
+                File.Delete(options.PidFile);
+        }
+    }
+
+    private static async Task<(IDiskSource Disk, Qcow2Image? Writable)> OpenAsync(NbdOptions options)
+    {
+        ImageAccess access = options.IsReadOnly ? ImageAccess.Read : ImageAccess.Write;
+        var file = LocalBlockFile.Open(options.File, access);
+        try
+        {
+            string format = options.Format ?? await ImageInfo.ProbeAsync(file);
+            if (format == "raw")
+                return (options.IsReadOnly ? new RawImage(file) : throw new Qcow2UnsupportedException("writing to a raw file", "add -r to serve it read-only"), null);
+            if (format != "qcow2")
+                throw new Qcow2Exception($"Unknown driver '{format}'");
+            var openOptions = new Qcow2OpenOptions { Access = access, PassDiscard = options.PassDiscard };
+            Qcow2Image image = await Qcow2Image.OpenAsync(file, openOptions);
+            return (image, options.IsReadOnly ? null : image);
+        }
+        catch
+        {
+            await file.DisposeAsync();
+            throw;
+        }
+    }
+
+    private static IReadOnlyCollection<NbdListenAddress> Addresses(NbdOptions options)
+    {
+        IReadOnlyList<NbdListenAddress> passed = SocketActivation.Addresses();
+        if (passed.Count > 0)
+            return passed;
+        return [options.SocketPath is { } path ? NbdListenAddress.Unix(path) : NbdListenAddress.Tcp(options.Address, options.Port)];
+    }
+
+    private static PosixSignalRegistration EndOn(PosixSignal signal, TaskCompletionSource ended) =>
+        PosixSignalRegistration.Create(signal, context =>
+        {
+            context.Cancel = true;
+            ended.TrySetResult();
+        });
+
+    private static void Report(NbdOptions options, Terminal terminal, string line)
+    {
+        if (options.IsVerbose)
+            terminal.Error(line);
+    }
+}

@@ -1,0 +1,33 @@
+using OrleansDisk.Nbd.Server;
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Data;
+
+namespace OrleansDisk.Cli.Nbd;
+
+/// <summary>An open image as an NBD export. Clients share the image, and so its turns.</summary>
+/// <param name="name">The name that clients ask for.</param>
+/// <param name="description">Free text for people.</param>
+/// <param name="disk">What is read.</param>
+/// <param name="image">The same disk when it can be written, else null.</param>
+/// <param name="turns">Where everything that concerns the image runs.</param>
+internal sealed class Qcow2Export(
+    string name, string description, IDiskSource disk, Qcow2Image? image, TurnScheduler turns) : INbdExport
+{
+    public string Name => name;
+
+    public string Description => description;
+
+    public ValueTask<INbdExportSession> ConnectAsync(CancellationToken cancellation)
+    {
+        // A raw file need not end with a sector; clients count in sectors.
+        var info = new NbdExportInfo((disk.VirtualBytes + 511) & ~511L)
+        {
+            IsReadOnly = image is null,
+            CanTrim = image is not null,
+            CanWriteZeroes = image is not null,
+            CanCache = true,
+            CanMultiConnect = true,
+        };
+        return new ValueTask<INbdExportSession>(new Qcow2ExportSession(disk, image, turns, info));
+    }
+}
