@@ -56,17 +56,18 @@ internal static class NbdCommand
         if (Background.IsChild)
             Background.Detach();
         var turns = new TurnScheduler();
-        (IDiskSource disk, Qcow2Image? writable) = await Command.OpeningAsync(
-            options.File, () => turns.RunAsync(() => OpenAsync(options)));
+        OpenDisk disk = await Command.OpeningAsync(options.File, () => turns.RunAsync(() => OpenAsync(options)));
         try
         {
-            await ServeAsync(options, new Qcow2Export(options.ExportName, options.Description, disk, writable, turns), terminal);
+            var export = new Qcow2Export(
+                options.ExportName, options.Description, disk.Source, disk.Writable, disk.HoleFile, turns);
+            await ServeAsync(options, export, terminal);
         }
         finally
         {
             await turns.RunAsync(async () =>
             {
-                await disk.DisposeAsync();
+                await disk.Source.DisposeAsync();
                 return true;
             });
         }
@@ -111,26 +112,39 @@ internal static class NbdCommand
         }
     }
 
-    private static async Task<(IDiskSource Disk, Qcow2Image? Writable)> OpenAsync(NbdOptions options)
+    /// <summary>What is served: see <see cref="Qcow2Export"/>.</summary>
+    private readonly record struct OpenDisk(IDiskSource Source, Qcow2Image? Writable = null, IBlockFile? HoleFile = null);
+
+    private static async Task<OpenDisk> OpenAsync(NbdOptions options)
     {
         ImageAccess access = options.IsReadOnly ? ImageAccess.Read : ImageAccess.Write;
         var file = LocalBlockFile.Open(options.File, access);
         try
         {
             string format = options.Format ?? await ImageInfo.ProbeAsync(file);
-            if (format == "raw")
-                return (options.IsReadOnly ? new RawImage(file) : throw new Qcow2UnsupportedException("writing to a raw file", "add -r to serve it read-only"), null);
-            if (format != "qcow2")
-                throw new Qcow2Exception($"Unknown driver '{format}'");
-            var openOptions = new Qcow2OpenOptions { Access = access, PassDiscard = options.PassDiscard };
-            Qcow2Image image = await Qcow2Image.OpenAsync(file, openOptions);
-            return (image, options.IsReadOnly ? null : image);
+            if (format == "raw" && !options.IsReadOnly)
+                throw new Qcow2UnsupportedException("writing to a raw file", "add -r to serve it read-only");
+            return format switch
+            {
+                "raw" => new OpenDisk(new RawImage(file)),
+                "qcow2" => await OpenQcow2Async(file, options, access),
+                _ => throw new Qcow2Exception($"Unknown driver '{format}'"),
+            };
         }
         catch
         {
             await file.DisposeAsync();
             throw;
         }
+    }
+
+    private static async Task<OpenDisk> OpenQcow2Async(LocalBlockFile file, NbdOptions options, ImageAccess access)
+    {
+        var openOptions = new Qcow2OpenOptions { Access = access, PassDiscard = options.PassDiscard };
+        Qcow2Image image = await Qcow2Image.OpenAsync(file, openOptions);
+        bool mayHaveHoles = FileSpace.AllocatedBytes(file.Name) is { } allocated
+            && await PreallocationProbe.IsPreallocatedAsync(file, image.Header, allocated);
+        return new OpenDisk(image, options.IsReadOnly ? null : image, mayHaveHoles ? file : null);
     }
 
     private static IReadOnlyCollection<NbdListenAddress> Addresses(NbdOptions options)

@@ -1,6 +1,8 @@
 using OrleansDisk.Nbd.Server;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Nbd;
 
@@ -9,10 +11,17 @@ namespace OrleansDisk.Cli.Nbd;
 /// <param name="description">Free text for people.</param>
 /// <param name="disk">What is read.</param>
 /// <param name="image">The same disk when it can be written, else null.</param>
+/// <param name="holeFile">The image's file when its data clusters may be holes (metadata preallocation), else null.</param>
 /// <param name="turns">Where everything that concerns the image runs.</param>
 internal sealed class Qcow2Export(
-    string name, string description, IDiskSource disk, Qcow2Image? image, TurnScheduler turns) : INbdExport
+    string name, string description, IDiskSource disk, Qcow2Image? image, IBlockFile? holeFile, TurnScheduler turns)
+    : INbdExport
 {
+    private readonly IReadOnlyList<MapLayer> _layers =
+    [
+        new MapLayer(disk, holeFile), .. disk.Backing is { } backing ? MapOperation.LayersOf(backing) : [],
+    ];
+
     public string Name => name;
 
     public string Description => description;
@@ -28,6 +37,6 @@ internal sealed class Qcow2Export(
             CanCache = true,
             CanMultiConnect = true,
         };
-        return new ValueTask<INbdExportSession>(new Qcow2ExportSession(disk, image, turns, info));
+        return new ValueTask<INbdExportSession>(new Qcow2ExportSession(disk, image, _layers, turns, info));
     }
 }

@@ -8,11 +8,10 @@ using OrleansDisk.Qcow2.Operations;
 namespace OrleansDisk.Cli.Nbd;
 
 /// <summary>One connection: each batch of requests is one turn of the image, in which all of them are started.</summary>
-internal sealed class Qcow2ExportSession(IDiskSource disk, Qcow2Image? image, TurnScheduler turns, NbdExportInfo info)
+internal sealed class Qcow2ExportSession(
+    IDiskSource disk, Qcow2Image? image, IReadOnlyList<MapLayer> layers, TurnScheduler turns, NbdExportInfo info)
     : INbdExportSession
 {
-    private readonly IReadOnlyList<MapLayer> _layers = MapOperation.LayersOf(disk);
-
     public NbdExportInfo Info => info;
 
     public void Submit(ReadOnlySpan<NbdRequest> batch)
@@ -79,7 +78,7 @@ internal sealed class Qcow2ExportSession(IDiskSource disk, Qcow2Image? image, Tu
 
     private async ValueTask ReportExtentsAsync(NbdRequest request)
     {
-        await foreach (MapExtent extent in MapOperation.WalkAsync(_layers, request.Offset, request.Length))
+        await foreach (MapExtent extent in MapOperation.WalkAsync(layers, request.Offset, request.Length))
         {
             NbdExtentState state = (extent.IsData ? NbdExtentState.Data : NbdExtentState.Hole)
                 | (extent.IsZero ? NbdExtentState.Zero : NbdExtentState.Data);

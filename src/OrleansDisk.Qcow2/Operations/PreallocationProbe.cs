@@ -11,7 +11,7 @@ namespace OrleansDisk.Qcow2.Operations;
 /// </summary>
 public static class PreallocationProbe
 {
-    /// <summary>Whether the image uses over a ninth, and two clusters, more than the file has allocated.</summary>
+    /// <summary>Whether the image uses a ninth, and two clusters, more than the file has allocated.</summary>
     /// <param name="file">The image's file.</param>
     /// <param name="header">Its header.</param>
     /// <param name="allocatedBytes">What the file takes on its file system, see <see cref="FileSpace"/>.</param>
@@ -22,7 +22,7 @@ public static class PreallocationProbe
         long limit = allocated + Math.Max(allocated / 9, 2);
         long fileClusters = geometry.ClusterCount(file.LengthBytes);
         // An image can't use more clusters than its file is long: most need no look at their refcounts.
-        if (fileClusters <= limit)
+        if (fileClusters < limit)
             return false;
         byte[] entry = new byte[sizeof(ulong)];
         byte[] block = new byte[geometry.ClusterBytes];
@@ -30,7 +30,7 @@ public static class PreallocationProbe
         long blockCount = Math.Min(
             (long)header.RefcountTableClusters << (geometry.ClusterBits - 3),
             (fileClusters + geometry.RefcountBlockEntryCount - 1) >> geometry.RefcountBlockBits);
-        for (long index = 0; index < blockCount && used <= limit; index++)
+        for (long index = 0; index < blockCount && used < limit; index++)
         {
             await file.ReadAsync(header.RefcountTable.Bytes + (index * sizeof(ulong)), entry);
             var tableEntry = new RefcountTableEntry(BinaryPrimitives.ReadUInt64BigEndian(entry));
@@ -39,7 +39,7 @@ public static class PreallocationProbe
             await file.ReadAsync(tableEntry.Block.Bytes, block);
             used += CountUsed(block, geometry);
         }
-        return used > limit;
+        return used >= limit;
     }
 
     private static long CountUsed(byte[] block, ClusterGeometry geometry)
