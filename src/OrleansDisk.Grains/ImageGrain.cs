@@ -168,7 +168,7 @@ public sealed class ImageGrain : Grain, IImageGrain
             {
                 await ReleaseAsync();
             }
-            catch (Exception e) when (e is IOException or InvariantException)
+            catch (ImageException)
             {
                 // Logged; whoever used the image so far learns it from the generation.
             }

@@ -27,14 +27,25 @@ internal sealed class GrainExport(IGrainFactory grains, TimeProvider time, strin
 
     public async ValueTask<INbdExportSession> ConnectAsync(CancellationToken cancellation)
     {
-        cancellation.ThrowIfCancellationRequested();
+        while (true)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            if (await TryConnectAsync() is { } session)
+                return session;
+        }
+    }
+
+    /// <summary>Null when the connection turned out to be spoilt, which the next attempt knows.</summary>
+    private async ValueTask<INbdExportSession?> TryConnectAsync()
+    {
         SharedConnection shared = Join(out bool isFirst);
         try
         {
             ImageConnection connection = await shared.Opening;
             if (!isFirst)
-                await connection.RefreshAsync(); // the image may have grown since
-            return new GrainExportSession(connection, isReadOnly, () => LeaveAsync(shared));
+                await connection.RefreshAsync(); // the image may have grown since, or have been closed
+            if (!connection.HasLostWrites)
+                return new GrainExportSession(connection, isReadOnly, () => LeaveAsync(shared));
         }
         catch (Exception e)
         {
@@ -43,6 +54,8 @@ internal sealed class GrainExport(IGrainFactory grains, TimeProvider time, strin
                 throw new NbdExportException(e.Message);
             throw;
         }
+        await LeaveAsync(shared);
+        return null;
     }
 
     /// <summary>One more client on the connection that there is, unless that is spoilt; then on a new one.</summary>

@@ -68,7 +68,7 @@ public sealed class CommandLineTests
             {
               "Pools": { "vm": { "Directory": "/nowhere" }, "golden": { "Directory": "{{golden.Path}}", "ReadOnly": true } },
               "Exports": { "boot": { "Image": "golden/disk", "Description": "the first disk" } },
-              "Listen": { "Tcp": [ "127.0.0.1:0", "[::1]:0" ] },
+              "Listen": { "Tcp": [ "127.0.0.1:0", "127.0.0.1:0" ] },
               "ExportsPools": false,
             }
             """);

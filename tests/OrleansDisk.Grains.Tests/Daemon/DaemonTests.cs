@@ -130,6 +130,27 @@ public sealed class DaemonTests
     }
 
     [Fact]
+    public async Task An_image_found_damaged_stops_and_says_so_and_harms_no_other()
+    {
+        using var pool = new PoolDirectory();
+        await pool.CreateAsync("bad", "1M");
+        await pool.CreateAsync("good", "1M");
+        await Damage.MisalignSecondClusterAsync(pool.File("bad.qcow2"));
+        using RunningDaemon daemon = await RunningDaemon.StartAsync(pool);
+        (int exitCode, string output) = await Tool.TryAsync("qemu-io", "-f", "raw", "-c", "write -P 1 0 512", "-c", "read 64k 512", daemon.Uri("vm/bad"));
+        Assert.NotEqual(0, exitCode);
+        Assert.Contains("wrote 512/512", output, StringComparison.Ordinal);
+        Assert.Contains("read failed: Input/output error", output, StringComparison.Ordinal);
+        (exitCode, output) = await Tool.TryAsync("qemu-io", "-f", "raw", "-c", "write 0 512", daemon.Uri("vm/bad"));
+        Assert.True(exitCode != 0, output);
+        await Tool.RunAsync("qemu-io", "-f", "raw", "-c", "write 0 512", daemon.Uri("vm/good"));
+        Assert.Equal(74, await daemon.StopAsync());
+        Assert.Contains("image vm/bad closed with an error", daemon.LogText, StringComparison.Ordinal);
+        File.Delete(pool.File("bad.qcow2"));
+        await pool.CheckAllAsync();
+    }
+
+    [Fact]
     public async Task Fio_verifies_random_writes_of_four_connections()
     {
         using var pool = new PoolDirectory();

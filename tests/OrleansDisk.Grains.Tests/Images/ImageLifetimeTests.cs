@@ -152,6 +152,31 @@ public sealed class ImageLifetimeTests
     }
 
     [Fact]
+    public async Task An_image_that_has_stopped_is_opened_anew_and_its_generation_is_not_continued()
+    {
+        await using ImageSilo silo = await ImageSilo.StartAsync();
+        await silo.Pool.CreateAsync("bad", "1M");
+        string path = silo.Pool.File("bad.qcow2");
+        await Damage.MisalignSecondClusterAsync(path);
+        IImageGrain image = silo.Image("vm/bad");
+        OpenedImage opened = await image.OpenAsync(new OpenImage());
+        var batch = new TestBatch(opened, ReadOf(64 << 10, 512), ReadOf(0, 512));
+        await image.SubmitAsync(batch.Message);
+        Assert.Equal((SectorError.InputOutput, SectorError.None), (batch.Ended[0].Error, batch.Ended[1].Error));
+        var stopped = new TestBatch(opened, WriteOf(0, Filled(512, 1)), Of(SectorCommand.Flush));
+        await image.SubmitAsync(stopped.Message);
+        Assert.Equal([SectorError.Failed, SectorError.Failed], stopped.Ended.Select(one => one.Value.Error));
+        OpenedImage again = await image.OpenAsync(new OpenImage { ReadOnly = true, Previous = opened.Generation });
+        Assert.False(again.ContinuesPrevious);
+        Assert.NotEqual(opened.Generation, again.Generation);
+        Assert.Equal(1, silo.OpenImages.FailedCloseCount);
+        await Assert.ThrowsAsync<ImageException>(() => image.OpenAsync(new OpenImage())); // it is marked corrupt now
+        Assert.True((await image.DescribeAsync()).IsCorrupt);
+        await image.CloseAsync();
+        File.Delete(path);
+    }
+
+    [Fact]
     public async Task Stopping_the_silo_closes_every_image()
     {
         await using ImageSilo silo = await ImageSilo.StartAsync();
