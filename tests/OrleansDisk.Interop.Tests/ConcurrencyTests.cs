@@ -18,6 +18,9 @@ public sealed class ConcurrencyTests
             for (int seed = 1; seed <= 3; seed++)
                 data.Add(clusterBytes, refcountBits, version, seed);
         }
+        // A write-back that ended inside the release of freed clusters: leaks.
+        data.Add(512, 64, 3, 23);
+        data.Add(512, 64, 3, 37);
         return data;
     }
 
@@ -48,6 +51,8 @@ public sealed class ConcurrencyTests
                     await disk.RunAsync(operationCount: 500, depth: 4 + (round * 8));
                     bytes = await disk.VerifyAsync();
                 }
+                await image.CloseAsync();
+                Assert.False(image.HasFailed);
             }
         });
         await File.WriteAllBytesAsync(path, file.ToArray());

@@ -11,6 +11,7 @@ internal sealed class ImageMetadata
     private readonly TableCache _l2Cache;
     private readonly bool _passDiscard;
     private Task _release = Task.CompletedTask;
+    private bool _isReleasing;
 
     private ImageMetadata(
         IBlockFile file, Header header, PointerTable l1, PointerTable refcountTable, MetadataMap map, Qcow2OpenOptions options)
@@ -211,8 +212,11 @@ internal sealed class ImageMetadata
 
     private void Release()
     {
-        if (_release.IsCompleted)
-            _release = ReleaseAsync();
+        // A release may itself cause a write-back, whose end calls this again: the one under way goes on then.
+        if (_isReleasing)
+            return;
+        _isReleasing = true;
+        _release = ReleaseAsync();
     }
 
     private async Task ReleaseAsync()
@@ -229,6 +233,10 @@ internal sealed class ImageMetadata
         {
             // Stopping here leaks clusters and nothing else; going on with refcounts in doubt could do worse.
             Health.Fail(e);
+        }
+        finally
+        {
+            _isReleasing = false;
         }
     }
 }
