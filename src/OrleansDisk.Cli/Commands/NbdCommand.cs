@@ -60,7 +60,8 @@ internal static class NbdCommand
         try
         {
             var export = new Qcow2Export(
-                options.ExportName, options.Description, disk.Source, disk.Writable, disk.HoleFile, turns);
+                options.ExportName, options.Description, disk.Source, disk.Writable, disk.HoleFile, turns,
+                canMultiConnect: options.ClientLimit > 1);
             await ServeAsync(options, export, terminal);
         }
         finally

@@ -13,8 +13,10 @@ namespace OrleansDisk.Cli.Nbd;
 /// <param name="image">The same disk when it can be written, else null.</param>
 /// <param name="holeFile">The image's file when its data clusters may be holes (metadata preallocation), else null.</param>
 /// <param name="turns">Where everything that concerns the image runs.</param>
+/// <param name="canMultiConnect">Whether clients may open several connections; the server must have room for them.</param>
 internal sealed class Qcow2Export(
-    string name, string description, IDiskSource disk, Qcow2Image? image, IBlockFile? holeFile, TurnScheduler turns)
+    string name, string description, IDiskSource disk, Qcow2Image? image, IBlockFile? holeFile, TurnScheduler turns,
+    bool canMultiConnect)
     : INbdExport
 {
     private readonly IReadOnlyList<MapLayer> _layers =
@@ -35,7 +37,7 @@ internal sealed class Qcow2Export(
             CanTrim = image is not null,
             CanWriteZeroes = image is not null,
             CanCache = true,
-            CanMultiConnect = true,
+            CanMultiConnect = canMultiConnect,
         };
         return new ValueTask<INbdExportSession>(new Qcow2ExportSession(disk, image, _layers, turns, info));
     }
