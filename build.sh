@@ -58,13 +58,24 @@ run_tests() {
     done
     need_test_programs $install
     eng/grain-runtime
-    dotnet build OrleansDisk.sln -v quiet
     log=$(mktemp)
-    # One project at a time: each uses all cores, and the programs it starts want their share.
-    dotnet test OrleansDisk.sln --no-build -m:1 "${options[@]}" 2>&1 | tee "$log" || status=$?
+    # Everything runs on the embedded runtime, and what depends on the runtime on Orleans too, where that can be had.
+    test_with Embedded OrleansDisk.sln "${options[@]}" 2>&1 | tee "$log" || status=$?
+    if grep -q '>Orleans<' eng/GrainRuntime.props; then
+        test_with Orleans tests/OrleansDisk.Grains.Tests "${options[@]}" 2>&1 | tee -a "$log" || status=$?
+    fi
     print_totals "$log"
     rm -f "$log"
     return $status
+}
+
+test_with() { # RUNTIME PROJECT [OPTION...]: options go to `dotnet test`
+    local properties=(-p:GrainRuntime="$1")
+    [[ $1 == Embedded ]] || properties+=(-p:ArtifactsPath="$PWD/artifacts/${1,,}")
+    echo "--- $2 on GrainRuntime=$1"
+    dotnet build "$2" -v quiet "${properties[@]}" || return
+    # One project at a time: each uses all cores, and the programs it starts want their share.
+    dotnet test "$2" --no-build -m:1 "${properties[@]}" "${@:3}"
 }
 
 publish() {

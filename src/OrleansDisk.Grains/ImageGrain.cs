@@ -90,7 +90,7 @@ public sealed class ImageGrain : Grain, IImageGrain
             return Describe(held.Image.Header, openBytes) with { Generation = held.Generation, IsReadOnly = held.Image.IsReadOnly };
         }
         await using var file = LocalBlockFile.Open(ExistingFile().Path, ImageAccess.ReadShared);
-        return Describe(await Qcow2Image.ReadHeaderAsync(file), file.LengthBytes);
+        return Describe(await HeaderReader.ReadAsync(file), file.LengthBytes);
     });
 
     public Task GrowAsync(long virtualBytes) => DescribingErrorsAsync(async () =>

@@ -73,7 +73,7 @@ public sealed class Qcow2Image : IDiskSource
     internal static async Task<Qcow2Image> OpenAsync(
         IBlockFile file, Qcow2OpenOptions options, IReadOnlyList<string> above)
     {
-        Header header = await ReadHeaderAsync(file);
+        Header header = await HeaderReader.ReadAsync(file);
         FeatureCheck.RefuseUnsupported(header);
         if (!file.IsReadOnly)
             header = await PrepareForWritingAsync(file, header);
@@ -81,16 +81,6 @@ public sealed class Qcow2Image : IDiskSource
         IDiskSource? backing = options.OpenBacking
             ? await BackingChain.OpenAsync(file.Name, header, options, above) : null;
         return new Qcow2Image(file, metadata, backing);
-    }
-
-    /// <summary>Reads and checks the header of an image.</summary>
-    public static async Task<Header> ReadHeaderAsync(IBlockFile file)
-    {
-        byte[] start = new byte[Header.Version3MinBytes];
-        await file.ReadAsync(0, start);
-        byte[] cluster = new byte[Header.ParseClusterBytes(start)];
-        await file.ReadAsync(0, cluster);
-        return Header.Parse(cluster);
     }
 
     public ValueTask ReadAsync(long offset, Memory<byte> buffer)

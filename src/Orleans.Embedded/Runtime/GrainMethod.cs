@@ -12,6 +12,7 @@ internal abstract class GrainMethod
 
     private readonly bool[] _copiedArguments;
     private readonly bool _copiesAny;
+    private readonly int _cancellationIndex;
 
     protected GrainMethod(MethodInfo method)
     {
@@ -23,6 +24,7 @@ internal abstract class GrainMethod
         _copiedArguments = [.. method.GetParameters().Select(parameter =>
             !parameter.IsDefined(typeof(ImmutableAttribute)) && !DeepCopy.IsAlwaysShared(parameter.ParameterType))];
         _copiesAny = _copiedArguments.Contains(true);
+        _cancellationIndex = Array.FindIndex(method.GetParameters(), parameter => parameter.ParameterType == typeof(CancellationToken));
     }
 
     public MethodInfo Method { get; }
@@ -48,6 +50,10 @@ internal abstract class GrainMethod
 
     /// <summary>Calls the method on the grain that <paramref name="reference"/> names.</summary>
     public abstract object? Call(GrainReference reference, object?[] arguments);
+
+    /// <summary>What lets the caller give up waiting. The grain has it too, and ends when it sees fit.</summary>
+    protected CancellationToken CancellationOf(object?[] arguments) =>
+        _cancellationIndex >= 0 && arguments[_cancellationIndex] is CancellationToken token ? token : CancellationToken.None;
 
     protected void IsolateArguments(object?[] arguments)
     {
@@ -79,6 +85,8 @@ internal sealed class GrainMethod<T>(MethodInfo method) : GrainMethod(method)
             call.Fail(e);
         }
         Task<T> response = OneWay ? Task.FromResult(default(T)!) : call.Response;
+        if (CancellationOf(arguments) is { CanBeCanceled: true } cancellation)
+            response = response.WaitAsync(cancellation);
         Type returned = Method.ReturnType;
         return returned == typeof(void) ? null
             : !returned.IsValueType ? response

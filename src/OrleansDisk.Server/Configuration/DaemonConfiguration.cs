@@ -19,7 +19,8 @@ internal static class DaemonConfiguration
         ["Logging:LogLevel:Default"] = "Information",
         ["Logging:LogLevel:Microsoft"] = "Warning",
         ["Logging:LogLevel:Microsoft.Extensions.Hosting.Internal.Host"] = "None", // Daemon says what fails, without a stack trace
-        ["Logging:LogLevel:Orleans."] = "Warning",
+        ["Logging:LogLevel:Orleans."] = "Error",
+        ["Logging:LogLevel:Polly"] = "Error", // Orleans' retries
     };
 
     /// <exception cref="ConfigurationException">A file can't be read.</exception>

@@ -40,6 +40,7 @@ internal static class Daemon
         catch (IOException e)
         {
             Console.Error.WriteLine($"odiskd: {e.Message}");
+            await host.StopAsync(); // what did start, the silo above all, ends in order
             return ExitCode.Unavailable;
         }
         catch (OperationCanceledException) when (lifetime.ApplicationStopping.IsCancellationRequested)

@@ -31,7 +31,8 @@ internal sealed class ImageSilo : IAsyncDisposable
     /// <summary>The silo's own factory: its calls stay in the process.</summary>
     public IGrainFactory Grains => _cluster.GetSiloServiceProvider().GetRequiredService<IGrainFactory>();
 
-    public OpenImages OpenImages => _cluster.GetSiloServiceProvider().GetRequiredService<OpenImages>();
+    /// <summary>What the silo holds; can still be asked when it has stopped.</summary>
+    public OpenImages OpenImages { get; private set; } = null!;
 
     public DiskClient Client => new(Grains);
 
@@ -42,6 +43,7 @@ internal sealed class ImageSilo : IAsyncDisposable
     {
         var silo = new ImageSilo(configure, configureSilo);
         await silo._cluster.DeployAsync();
+        silo.OpenImages = silo._cluster.GetSiloServiceProvider().GetRequiredService<OpenImages>();
         return silo;
     }
 

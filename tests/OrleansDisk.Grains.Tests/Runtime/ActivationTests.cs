@@ -114,7 +114,7 @@ public sealed class ActivationTests(RunningSilo silo) : IClassFixture<RunningSil
     }
 
     private sealed class ForwardingSilo() : RunningSilo(silo =>
-        silo.Configure<SiloMessagingOptions>(options => options.MaxForwardCount = 1000));
+        silo.Configure<SiloMessagingOptions>(options => options.MaxForwardCount = 255));
 
     private sealed class CollectingSilo() : RunningSilo(silo => silo.Configure<GrainCollectionOptions>(options =>
     {

@@ -27,7 +27,7 @@ public interface ITurnGrain : IGrainWithStringKey
 
     ValueTask<int> ThrowBeforeAwait(string message);
 
-    Task<bool> WaitUntilCancelled(CancellationToken cancellationToken);
+    Task WaitUntilCancelled(CancellationToken cancellationToken);
 }
 
 public interface IReentrantTurnGrain : ITurnGrain;
@@ -118,13 +118,13 @@ public abstract class TurnGrain(Journal journal) : Grain, ITurnGrain
 
     public ValueTask<int> ThrowBeforeAwait(string message) => throw new InvalidDataException(message);
 
-    public async Task<bool> WaitUntilCancelled(CancellationToken cancellationToken)
+    public async Task WaitUntilCancelled(CancellationToken cancellationToken)
     {
         journal.Write("waits for cancellation");
         var cancelled = new TaskCompletionSource();
         using (cancellationToken.Register(cancelled.SetResult))
             await cancelled.Task;
-        return cancellationToken.IsCancellationRequested;
+        journal.Write("was cancelled");
     }
 }
 
