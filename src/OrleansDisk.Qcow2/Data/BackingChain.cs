@@ -18,14 +18,20 @@ internal static class BackingChain
     {
         if (name.StartsWith("file:", StringComparison.Ordinal))
             name = name["file:".Length..];
-        int colon = name.IndexOf(':', StringComparison.Ordinal);
-        int slash = name.IndexOf('/', StringComparison.Ordinal);
-        if (colon > 0 && (slash < 0 || colon < slash))
+        if (HasProtocol(name))
         {
             throw new Qcow2UnsupportedException($"the backing file name '{name}' (a protocol, not a file)",
                 "point the image to a file with qemu-img rebase -u -b FILE -F FORMAT");
         }
         return Path.Combine(Path.GetDirectoryName(overlayPath) ?? "", name);
+    }
+
+    /// <summary>Whether a name begins with a protocol, as QEMU sees it: a colon before any slash.</summary>
+    public static bool HasProtocol(string name)
+    {
+        int colon = name.IndexOf(':', StringComparison.Ordinal);
+        int slash = name.IndexOf('/', StringComparison.Ordinal);
+        return colon > 0 && (slash < 0 || colon < slash);
     }
 
     /// <summary>Opens the backing file of an image and everything below it, for reading.</summary>

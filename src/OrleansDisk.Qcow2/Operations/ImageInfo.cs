@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 
@@ -30,13 +31,8 @@ public sealed record ImageInfo
         Header?.BackingFile is { } name ? ResolveBackingFile(FileName, name) : null;
 
     /// <summary>A backing file's name as seen from the overlay: relative names start at the overlay's directory.</summary>
-    public static string ResolveBackingFile(string overlayPath, string name)
-    {
-        int colon = name.IndexOf(':', StringComparison.Ordinal);
-        int slash = name.IndexOf('/', StringComparison.Ordinal);
-        bool hasProtocol = colon > 0 && (slash < 0 || colon < slash);
-        return hasProtocol ? name : Path.Combine(Path.GetDirectoryName(overlayPath) ?? "", name);
-    }
+    public static string ResolveBackingFile(string overlayPath, string name) =>
+        BackingChain.HasProtocol(name) ? name : Path.Combine(Path.GetDirectoryName(overlayPath) ?? "", name);
 
     /// <summary>Opens a file, reads its facts, closes it.</summary>
     /// <param name="path">The file.</param>
