@@ -157,6 +157,8 @@ public sealed class Qcow2Image : IDiskSource
     /// <exception cref="Qcow2Exception">It is smaller than the disk is, or version 2 has snapshots.</exception>
     public async Task GrowAsync(long virtualBytes)
     {
+        if (virtualBytes > long.MaxValue - SectorBytes)
+            throw new NoSpaceException($"'{FileName}' can't grow to {virtualBytes} bytes: a disk has less than 8 EiB");
         virtualBytes = (virtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L);
         using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
         ThrowIfUnwritable(0, 0);
