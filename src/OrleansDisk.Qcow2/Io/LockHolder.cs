@@ -15,13 +15,16 @@ internal static class LockHolder
         try
         {
             string target = Path.GetFullPath(path);
+            // This process first: one that it is just starting has copies of its handles for a moment.
+            if (HoldsLock($"/proc/{Environment.ProcessId}", target, position, ownDescriptor))
+                return Name(Environment.ProcessId);
             foreach (string process in Directory.EnumerateDirectories("/proc"))
             {
-                if (!int.TryParse(Path.GetFileName(process), out int id))
-                    continue;
-                int ignored = id == Environment.ProcessId ? ownDescriptor : -1;
-                if (HoldsLock(process, target, position, ignored))
-                    return $"{File.ReadAllText($"{process}/comm").Trim()} (process {id})";
+                if (int.TryParse(Path.GetFileName(process), out int id) && id != Environment.ProcessId
+                    && HoldsLock(process, target, position, ignoredDescriptor: -1))
+                {
+                    return Name(id);
+                }
             }
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
@@ -30,6 +33,8 @@ internal static class LockHolder
         }
         return null;
     }
+
+    private static string Name(int process) => $"{File.ReadAllText($"/proc/{process}/comm").Trim()} (process {process})";
 
     private static bool HoldsLock(string process, string target, int position, int ignoredDescriptor)
     {
