@@ -8,7 +8,7 @@ export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1 DOTNET_SKIP_FIRST_TIME_EXPE
 test_programs=(
     qemu-img=qemu-utils qemu-io=qemu-utils qemu-nbd=qemu-utils qemu-system-x86_64=qemu-system-x86
     nbdinfo=libnbd-bin nbdcopy=libnbd-bin nbdfuse=libnbd-bin nbdkit=nbdkit fio=fio nbdsh=python3-libnbd
-    mke2fs=e2fsprogs cpio=cpio
+    mke2fs=e2fsprogs cpio=cpio fusermount3=fuse3
 )
 
 usage() {
@@ -18,6 +18,7 @@ usage: ./build.sh VERB [OPTION...]
   test [--install]  build everything and run all tests; --install gets the Debian packages that the tests need
                     further options go to `dotnet test`, for example --filter Qcow2
   publish           release programs odisk and odiskd in artifacts/publish/
+  bench             NBD servers side by side (bench/nbd): odisk, odiskd, qemu-nbd
 USAGE
 }
 
@@ -95,6 +96,7 @@ case ${1:-help} in
     demo) exec samples/first-light/run ;;
     test) shift; run_tests "$@" ;;
     publish) publish ;;
+    bench) shift; exec bench/nbd "$@" ;;
     help | -h | --help) usage ;;
     *) usage >&2; exit 64 ;;
 esac

@@ -15,6 +15,14 @@ public sealed class SampleTests
             "--tool", Program("OrleansDisk.Cli", "odisk.dll"), "--install");
     }
 
+    /// <summary>Where the kernel has what it takes: a container may have neither.</summary>
+    [Fact]
+    public void The_sample_with_a_file_system_of_the_host_ends_well()
+    {
+        if (File.Exists("/dev/fuse") && File.Exists("/dev/loop-control") && Environment.IsPrivilegedProcess)
+            A_sample_ends_well("filesystem", "odiskd");
+    }
+
     /// <summary>A program in the output directory of its project, beside that of these tests.</summary>
     private static string Program(string project, string file)
     {
