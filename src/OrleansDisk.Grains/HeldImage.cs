@@ -1,5 +1,6 @@
 using OrleansDisk.Abstractions;
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Grains;
 
@@ -16,10 +17,14 @@ internal sealed class HeldImage
     public HeldImage(string key, Qcow2Image image)
     {
         Image = image;
+        Layers = MapOperation.LayersOf(image);
         _done = new SectorBatchResult { Image = key, Generation = Generation };
     }
 
     public Qcow2Image Image { get; }
+
+    /// <summary>The image and what lies below it.</summary>
+    public IReadOnlyList<MapLayer> Layers { get; }
 
     public Guid Generation { get; } = Guid.NewGuid();
 
@@ -36,7 +41,7 @@ internal sealed class HeldImage
         if (!batch.TryTake())
             return new(_done); // nobody waits for it any more
         _runningCount++;
-        var sectorIo = new SectorIo(Image, completions);
+        var sectorIo = new SectorIo(this, completions);
         List<Task>? pending = null;
         ReadOnlySpan<SectorRequest> requests = batch.Requests.Span;
         for (int i = 0; i < requests.Length; i++)
@@ -47,6 +52,9 @@ internal sealed class HeldImage
         }
         return pending is null ? new(End(collected)) : EndAsync(pending, collected);
     }
+
+    /// <summary>An extent as clients are told of it.</summary>
+    public static SectorExtent Describe(MapExtent extent) => new(extent.Bytes, IsHole: !extent.IsAllocated, extent.IsZero);
 
     /// <summary>Completes when no batch is under way; none must be started meanwhile.</summary>
     public Task DrainAsync()

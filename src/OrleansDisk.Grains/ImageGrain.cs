@@ -7,6 +7,7 @@ using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Grains;
 
@@ -131,18 +132,19 @@ public sealed class ImageGrain : Grain, IImageGrain
 
     public Task<ReadOnlyMemory<SectorExtent>> MapAsync(long offset, long bytes) => DescribingErrorsAsync(async () =>
     {
-        Qcow2Image image = (await HoldAsync(forWriting: false)).Image;
-        if (offset < 0 || bytes < 0 || offset > image.VirtualBytes - bytes)
+        HeldImage held = await HoldAsync(forWriting: false);
+        if (offset < 0 || bytes < 0 || offset > held.Image.VirtualBytes - bytes)
             throw new ImageException(SectorError.InvalidArgument, $"image '{_key}': {bytes} bytes at {offset} are not inside the disk");
         var extents = new List<SectorExtent>();
-        for (long end = offset + bytes; offset < end && extents.Count < SectorBatch.MaxExtents;)
+        await foreach (MapExtent found in MapOperation.WalkAsync(held.Layers, offset, bytes))
         {
-            SectorExtent extent = await ChainExtents.GetAsync(image, offset, end - offset);
-            offset += extent.Bytes;
+            SectorExtent extent = HeldImage.Describe(found);
             if (extents.Count > 0 && extents[^1] is var last && last.IsHole == extent.IsHole && last.IsZero == extent.IsZero)
                 extents[^1] = last with { Bytes = last.Bytes + extent.Bytes };
-            else
+            else if (extents.Count < SectorBatch.MaxExtents)
                 extents.Add(extent);
+            else
+                break;
         }
         return new ReadOnlyMemory<SectorExtent>([.. extents]);
     });

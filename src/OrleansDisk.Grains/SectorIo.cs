@@ -1,10 +1,10 @@
 using OrleansDisk.Abstractions;
-using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Grains;
 
 /// <summary>Carries out the requests of a batch and reports how each of them ends. Its calls never fail.</summary>
-internal readonly struct SectorIo(Qcow2Image image, ISectorCompletions completions)
+internal readonly struct SectorIo(HeldImage held, ISectorCompletions completions)
 {
     /// <summary>Reads shorter than this are not looked through for holes: it would cost more than it saves.</summary>
     private const long SparseReadBytes = 64 << 10;
@@ -39,16 +39,16 @@ internal readonly struct SectorIo(Qcow2Image image, ISectorCompletions completio
             case SectorCommand.Read when (request.Flags & SectorFlags.ReportHoles) != 0 && request.Bytes >= SparseReadBytes:
                 return ReadSparseAsync(index, request.Offset, completions.ReadTarget(index));
             case SectorCommand.Read:
-                return image.ReadAsync(request.Offset, completions.ReadTarget(index));
+                return held.Image.ReadAsync(request.Offset, completions.ReadTarget(index));
             case SectorCommand.Write:
-                return image.WriteAsync(request.Offset, request.Payload, fua);
+                return held.Image.WriteAsync(request.Offset, request.Payload, fua);
             case SectorCommand.WriteZeroes:
                 bool mayUnmap = (request.Flags & SectorFlags.KeepAllocated) == 0;
-                return image.WriteZeroesAsync(request.Offset, request.Bytes, mayUnmap, fua);
+                return held.Image.WriteZeroesAsync(request.Offset, request.Bytes, mayUnmap, fua);
             case SectorCommand.Discard:
-                return image.DiscardAsync(request.Offset, request.Bytes, fua);
+                return held.Image.DiscardAsync(request.Offset, request.Bytes, fua);
             case SectorCommand.Flush:
-                return image.FlushAsync();
+                return held.Image.FlushAsync();
             default:
                 return ReportStatusAsync(index, request.Offset, request.Bytes);
         }
@@ -71,26 +71,22 @@ internal readonly struct SectorIo(Qcow2Image image, ISectorCompletions completio
 
     private async ValueTask ReadSparseAsync(int index, long offset, Memory<byte> target)
     {
-        while (target.Length > 0)
+        await foreach (MapExtent extent in MapOperation.WalkAsync(held.Layers, offset, target.Length))
         {
-            SectorExtent extent = await ChainExtents.GetAsync(image, offset, target.Length);
             int bytes = (int)extent.Bytes;
             if (!extent.IsZero)
-                await image.ReadAsync(offset, target[..bytes]);
-            completions.AddExtent(index, extent);
-            offset += bytes;
+                await held.Image.ReadAsync(extent.Start, target[..bytes]);
+            completions.AddExtent(index, HeldImage.Describe(extent));
             target = target[bytes..];
         }
     }
 
     private async ValueTask ReportStatusAsync(int index, long offset, long bytes)
     {
-        for (long end = offset + bytes; offset < end;)
+        await foreach (MapExtent extent in MapOperation.WalkAsync(held.Layers, offset, bytes))
         {
-            SectorExtent extent = await ChainExtents.GetAsync(image, offset, end - offset);
-            if (!completions.AddExtent(index, extent))
+            if (!completions.AddExtent(index, HeldImage.Describe(extent)))
                 return;
-            offset += extent.Bytes;
         }
     }
 
@@ -100,8 +96,8 @@ internal readonly struct SectorIo(Qcow2Image image, ISectorCompletions completio
         error = SectorError.InvalidArgument;
         if (request.Command > SectorCommand.Status)
             return $"there is no command {(int)request.Command}";
-        if (request.Offset < 0 || request.Bytes < 0 || request.Offset > image.VirtualBytes - request.Bytes)
-            return $"{request.Bytes} bytes at {request.Offset} are not inside the disk of {image.VirtualBytes} bytes";
+        if (request.Offset < 0 || request.Bytes < 0 || request.Offset > held.Image.VirtualBytes - request.Bytes)
+            return $"{request.Bytes} bytes at {request.Offset} are not inside the disk of {held.Image.VirtualBytes} bytes";
         switch (request.Command)
         {
             case SectorCommand.Read when request.Bytes > SectorBatch.MaxTransferBytes:
@@ -110,7 +106,7 @@ internal readonly struct SectorIo(Qcow2Image image, ISectorCompletions completio
             case SectorCommand.Read when completions.ReadTarget(index).Length != request.Bytes:
             case SectorCommand.Write when request.Payload.Length != request.Bytes:
                 return $"the buffer does not have the {request.Bytes} bytes of the request";
-            case SectorCommand.Write or SectorCommand.WriteZeroes or SectorCommand.Discard when image.IsReadOnly:
+            case SectorCommand.Write or SectorCommand.WriteZeroes or SectorCommand.Discard when held.Image.IsReadOnly:
                 error = SectorError.ReadOnly;
                 return "the image is open for reading only";
             default:

@@ -194,10 +194,18 @@ public sealed class HeaderTests : IDisposable
     [InlineData("encrypt.format=aes", "aes")]
     public async Task What_is_not_supported_is_refused_by_name(string option, string expected)
     {
-        if (option.StartsWith("encrypt", StringComparison.Ordinal))
+        if (option == "encrypt.format=luks")
+        {
+            // qemu-img measures its key derivation first, which fails now and then on a busy machine; its mark is enough.
+            Create("compat=1.1");
+            byte[] image = File.ReadAllBytes(_path);
+            image[35] = 2;
+            File.WriteAllBytes(_path, image);
+        }
+        else if (option == "encrypt.format=aes")
         {
             Tool.Run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=secret",
-                "-o", $"{option},encrypt.key-secret=s{(option.EndsWith("luks", StringComparison.Ordinal) ? ",encrypt.iter-time=300" : "")}", _path, "1M");
+                "-o", $"{option},encrypt.key-secret=s", _path, "1M");
         }
         else
         {

@@ -40,22 +40,27 @@ internal static class LockHolder
     {
         try
         {
-            foreach (string handle in Directory.EnumerateFiles($"{process}/fd"))
-            {
-                string descriptor = Path.GetFileName(handle);
-                if (descriptor != $"{ignoredDescriptor}"
-                    && File.ResolveLinkTarget(handle, returnFinalTarget: false)?.FullName == target
-                    && File.ReadLines($"{process}/fdinfo/{descriptor}").Any(line => IsLockOn(line, position)))
-                {
-                    return true;
-                }
-            }
+            return Directory.EnumerateFiles($"{process}/fd")
+                .Select(Path.GetFileName)
+                .Any(descriptor => descriptor != $"{ignoredDescriptor}" && IsLocked(process, descriptor!, target, position));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            // Processes end, and others' handles are not ours to see.
+            return false; // Processes end, and others' handles are not ours to see.
         }
-        return false;
+    }
+
+    private static bool IsLocked(string process, string descriptor, string target, int position)
+    {
+        try
+        {
+            return File.ResolveLinkTarget($"{process}/fd/{descriptor}", returnFinalTarget: false)?.FullName == target
+                && File.ReadLines($"{process}/fdinfo/{descriptor}").Any(line => IsLockOn(line, position));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false; // A handle that was closed meanwhile says nothing about the others.
+        }
     }
 
     /// <summary>Whether a line such as "lock: 1: OFDLCK ADVISORY READ -1 00:1a:42 100 101" covers the byte.</summary>

@@ -18,6 +18,9 @@ public readonly record struct MapExtent(long Start, long Bytes, int Depth)
     /// <summary>Whether the layer's file holds its bytes.</summary>
     public bool IsData { get; init; }
 
+    /// <summary>Whether the layer's file has space for it, with data or with zeros.</summary>
+    public bool IsAllocated { get; init; }
+
     /// <summary>Position in the layer's file, or null when there is none that could be read directly.</summary>
     public long? HostOffset { get; init; }
 
@@ -118,6 +121,7 @@ public static class MapOperation
             IsPresent = true,
             IsZero = !isData || isHole,
             IsData = isData,
+            IsAllocated = extent.State is DiskExtentState.Data or DiskExtentState.ZeroAllocated,
             HostOffset = extent.HostOffset,
             FileName = layer.Source.FileName,
         };
