@@ -6,9 +6,6 @@ namespace OrleansDisk.Grains;
 /// <summary>Carries out the requests of a batch and reports how each of them ends. Its calls never fail.</summary>
 internal readonly struct SectorIo(HeldImage held, ISectorCompletions completions)
 {
-    /// <summary>Reads shorter than this are not looked through for holes: it would cost more than it saves.</summary>
-    private const long SparseReadBytes = 64 << 10;
-
     public ValueTask RunAsync(int index, in SectorRequest request)
     {
         if (WhyNot(index, request, out SectorError error) is { } reason)
@@ -36,8 +33,8 @@ internal readonly struct SectorIo(HeldImage held, ISectorCompletions completions
         bool fua = (request.Flags & SectorFlags.Fua) != 0;
         switch (request.Command)
         {
-            case SectorCommand.Read when (request.Flags & SectorFlags.ReportHoles) != 0 && request.Bytes >= SparseReadBytes:
-                return ReadSparseAsync(index, request.Offset, completions.ReadTarget(index));
+            case SectorCommand.Read when (request.Flags & SectorFlags.ReportHoles) != 0 && request.Bytes >= SparseRead.MinBytes:
+                return ReadSparseAsync(index, request.Offset);
             case SectorCommand.Read:
                 return held.Image.ReadAsync(request.Offset, completions.ReadTarget(index));
             case SectorCommand.Write:
@@ -69,16 +66,11 @@ internal readonly struct SectorIo(HeldImage held, ISectorCompletions completions
         target.Complete(index, SectorError.None, null);
     }
 
-    private async ValueTask ReadSparseAsync(int index, long offset, Memory<byte> target)
+    private ValueTask ReadSparseAsync(int index, long offset)
     {
-        await foreach (MapExtent extent in MapOperation.WalkAsync(held.Layers, offset, target.Length))
-        {
-            int bytes = (int)extent.Bytes;
-            if (!extent.IsZero)
-                await held.Image.ReadAsync(extent.Start, target[..bytes]);
-            completions.AddExtent(index, HeldImage.Describe(extent));
-            target = target[bytes..];
-        }
+        ISectorCompletions told = completions;
+        return SparseRead.RunAsync(held.Image, held.Layers, offset, told.ReadTarget(index),
+            extent => told.AddExtent(index, HeldImage.Describe(extent)));
     }
 
     private async ValueTask ReportStatusAsync(int index, long offset, long bytes)

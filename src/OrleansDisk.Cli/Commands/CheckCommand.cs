@@ -2,7 +2,6 @@ using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Io;
-using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Commands;
 
@@ -65,7 +64,7 @@ internal static class CheckCommand
     private static async Task<(CheckReport? Report, bool IsCheckable)> CheckAsync(string path, ParsedOptions options)
     {
         await using var file = LocalBlockFile.Open(path, Command.ReadAccess(options));
-        string format = options.Value("f") ?? await ImageInfo.ProbeAsync(file);
+        string format = options.Value("f") ?? await HeaderReader.ProbeFormatAsync(file);
         if (format == "raw")
             return (null, false);
         if (format != "qcow2")

@@ -39,7 +39,7 @@ internal sealed class ImageChain : IAsyncDisposable
     {
         try
         {
-            format ??= await ImageInfo.ProbeAsync(file);
+            format ??= await HeaderReader.ProbeFormatAsync(file);
             if (format == "raw")
             {
                 Add(new RawImage(file), null);

@@ -122,7 +122,7 @@ internal static class NbdCommand
         var file = LocalBlockFile.Open(options.File, access);
         try
         {
-            string format = options.Format ?? await ImageInfo.ProbeAsync(file);
+            string format = options.Format ?? await HeaderReader.ProbeFormatAsync(file);
             if (format == "raw" && !options.IsReadOnly)
                 throw new Qcow2UnsupportedException("writing to a raw file", "add -r to serve it read-only");
             return format switch

@@ -12,9 +12,6 @@ internal sealed class Qcow2ExportSession(
     IDiskSource disk, Qcow2Image? image, IReadOnlyList<MapLayer> layers, TurnScheduler turns, NbdExportInfo info)
     : INbdExportSession
 {
-    /// <summary>Reads shorter than this are not looked through for holes: it would cost more than it saves.</summary>
-    private const uint SparseReadBytes = 64 << 10;
-
     public NbdExportInfo Info => info;
 
     public void Submit(ReadOnlySpan<NbdRequest> batch)
@@ -66,7 +63,7 @@ internal sealed class Qcow2ExportSession(
         bool fua = request.Flags.HasFlag(NbdCommandFlags.Fua);
         return request.Command switch
         {
-            NbdCommand.Read when request.WantsHoles && request.Length >= SparseReadBytes => ReadSparseAsync(request),
+            NbdCommand.Read when request.WantsHoles && request.Length >= SparseRead.MinBytes => ReadSparseAsync(request),
             NbdCommand.Read => disk.ReadAsync(request.Offset, request.Buffer),
             NbdCommand.BlockStatus => ReportExtentsAsync(request),
             NbdCommand.Flush => image?.FlushAsync() ?? ValueTask.CompletedTask,
@@ -80,18 +77,8 @@ internal sealed class Qcow2ExportSession(
         };
     }
 
-    private async ValueTask ReadSparseAsync(NbdRequest request)
-    {
-        int done = 0;
-        await foreach (MapExtent extent in MapOperation.WalkAsync(layers, request.Offset, request.Length))
-        {
-            int bytes = (int)extent.Bytes;
-            if (!extent.IsZero)
-                await disk.ReadAsync(request.Offset + done, request.Buffer.Slice(done, bytes));
-            request.AddExtent((uint)bytes, StateOf(extent));
-            done += bytes;
-        }
-    }
+    private ValueTask ReadSparseAsync(NbdRequest request) => SparseRead.RunAsync(
+        disk, layers, request.Offset, request.Buffer, extent => request.AddExtent((uint)extent.Bytes, StateOf(extent)));
 
     private async ValueTask ReportExtentsAsync(NbdRequest request)
     {

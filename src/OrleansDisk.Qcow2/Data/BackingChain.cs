@@ -73,12 +73,7 @@ internal static class BackingChain
     private static async Task<IDiskSource> OpenAsync(
         LocalBlockFile file, string? format, Qcow2OpenOptions options, IReadOnlyList<string> above)
     {
-        if (format is null)
-        {
-            byte[] start = new byte[8];
-            await file.ReadAsync(0, start);
-            format = Header.Probe(start) ? "qcow2" : "raw";
-        }
+        format ??= await HeaderReader.ProbeFormatAsync(file);
         return format switch
         {
             "raw" or "file" => new RawImage(file),

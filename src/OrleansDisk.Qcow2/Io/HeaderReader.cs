@@ -8,6 +8,14 @@ public static class HeaderReader
     /// <summary>Enough for a header with its usual extensions, so that one read mostly does.</summary>
     private const int FirstReadBytes = 4096;
 
+    /// <summary>"qcow2" when the file begins as such an image does, else "raw".</summary>
+    public static async ValueTask<string> ProbeFormatAsync(IBlockFile file)
+    {
+        byte[] start = new byte[8];
+        await file.ReadAsync(0, start);
+        return Header.Probe(start) ? "qcow2" : "raw";
+    }
+
     /// <exception cref="Qcow2FormatException">The file is no qcow2 image, or its header breaks the specification.</exception>
     public static async ValueTask<Header> ReadAsync(IBlockFile file)
     {

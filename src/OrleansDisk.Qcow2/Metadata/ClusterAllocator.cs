@@ -97,16 +97,6 @@ internal sealed class ClusterAllocator
         }
     }
 
-    /// <summary>A cluster's refcount; 0 where the refcount table has no entry.</summary>
-    public async ValueTask<ulong> GetRefcountAsync(HostCluster cluster)
-    {
-        int tableIndex = _geometry.RefcountTableIndex(cluster);
-        if (tableIndex >= _table.Count || !new RefcountTableEntry(_table[tableIndex]).IsAllocated)
-            return 0;
-        using TablePin pin = await PinBlockAsync(cluster);
-        return RefcountBlock.Get(pin.Table.Bytes, _geometry.RefcountOrder, _geometry.RefcountBlockIndex(cluster));
-    }
-
     private async ValueTask<HostRun> ReserveSlowlyAsync(int maxCount)
     {
         if (_blocks.IsFull)

@@ -49,21 +49,13 @@ public sealed record ImageInfo
     /// <exception cref="Qcow2Exception">It is no image of that format.</exception>
     public static async Task<ImageInfo> ReadAsync(IBlockFile file, string? format)
     {
-        format ??= await ProbeAsync(file);
+        format ??= await HeaderReader.ProbeFormatAsync(file);
         return format switch
         {
             "qcow2" => await ReadQcow2Async(file),
             "raw" => new ImageInfo { FileName = file.Name, Format = "raw", VirtualBytes = RoundUp(file.LengthBytes) },
             _ => throw new Qcow2Exception($"Unknown driver '{format}'"),
         };
-    }
-
-    /// <summary>"qcow2" when the file begins as such an image does, else "raw".</summary>
-    public static async ValueTask<string> ProbeAsync(IBlockFile file)
-    {
-        byte[] start = new byte[8];
-        await file.ReadAsync(0, start);
-        return Header.Probe(start) ? "qcow2" : "raw";
     }
 
     private static async Task<ImageInfo> ReadQcow2Async(IBlockFile file)
