@@ -4,6 +4,7 @@ using OrleansDisk.Cli.Nbd;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Nbd.Server;
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
@@ -55,7 +56,7 @@ internal static class NbdCommand
             return await Background.StartAsync(parsed.Arguments);
         if (Background.IsChild)
             Background.Detach();
-        var turns = new TurnScheduler();
+        var turns = new ImageTurns();
         OpenDisk disk = await Command.OpeningAsync(options.File, () => turns.RunAsync(() => OpenAsync(options)));
         try
         {
@@ -66,11 +67,7 @@ internal static class NbdCommand
         }
         finally
         {
-            await turns.RunAsync(async () =>
-            {
-                await disk.Source.DisposeAsync();
-                return true;
-            });
+            await turns.RunAsync(async () => await disk.Source.DisposeAsync());
         }
         return 0;
     }

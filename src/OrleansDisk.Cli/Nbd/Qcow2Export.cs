@@ -1,5 +1,6 @@
 using OrleansDisk.Nbd.Server;
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
@@ -15,7 +16,7 @@ namespace OrleansDisk.Cli.Nbd;
 /// <param name="turns">Where everything that concerns the image runs.</param>
 /// <param name="canMultiConnect">Whether clients may open several connections; the server must have room for them.</param>
 internal sealed class Qcow2Export(
-    string name, string description, IDiskSource disk, Qcow2Image? image, IBlockFile? holeFile, TurnScheduler turns,
+    string name, string description, IDiskSource disk, Qcow2Image? image, IBlockFile? holeFile, ImageTurns turns,
     bool canMultiConnect)
     : INbdExport
 {
