@@ -9,7 +9,7 @@ namespace OrleansDisk.Qcow2;
 /// <summary>
 /// An open qcow2 image. It has no locks: every call, and everything that follows from it, must run on one exclusive
 /// scheduler (a grain's, or <see cref="ConcurrentExclusiveSchedulerPair.ExclusiveScheduler"/>). Many calls may be under
-/// way at once. Offsets and lengths are bytes, of any alignment.
+/// way at once. Offsets and lengths are bytes, of any alignment. <see cref="Lease"/> gives out the exception to this.
 /// </summary>
 public sealed class Qcow2Image : IDiskSource
 {
@@ -181,6 +181,16 @@ public sealed class Qcow2Image : IDiskSource
     }
 
     /// <summary>
+    /// Lets a session in this process read and overwrite the disk on its own thread; dispose the lease when the session
+    /// ends. The lease is good for as long as the image is open: what it can't do at a moment, it says.
+    /// </summary>
+    public MappingLease Lease()
+    {
+        ThrowIfClosed();
+        return new MappingLease(_metadata, _reader);
+    }
+
+    /// <summary>
     /// Waits for what is under way, writes everything back, and runs <paramref name="work"/> on the file before any
     /// other request begins. It must not change the file.
     /// </summary>
@@ -204,6 +214,7 @@ public sealed class Qcow2Image : IDiskSource
     private async Task CloseOnceAsync()
     {
         using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
+        _metadata.Gate.Leases.Revoke(); // never restored: the file is about to go
         try
         {
             if (!IsReadOnly && !_metadata.Health.HasFailed)

@@ -54,6 +54,19 @@ internal sealed class MemoryFile : IBlockFile
         Read(offset, buffer.Span);
     }
 
+    public bool TryRead(long offset, Span<byte> buffer)
+    {
+        ThrowIfFaulty(FileOperation.Read, offset, buffer.Length);
+        Read(offset, buffer);
+        return true;
+    }
+
+    void IBlockFile.Write(long offset, ReadOnlySpan<byte> data)
+    {
+        ThrowIfFaulty(FileOperation.Write, offset, data.Length);
+        Write(offset, data);
+    }
+
     public async ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data)
     {
         try
@@ -105,9 +118,14 @@ internal sealed class MemoryFile : IBlockFile
 
     private async ValueTask BeginAsync(FileOperation operation, long offset, long bytes)
     {
-        const int invalidArgument = 22;
         for (int turns = Turns(); turns > 0; turns--)
             await Task.Yield();
+        ThrowIfFaulty(operation, offset, bytes);
+    }
+
+    private void ThrowIfFaulty(FileOperation operation, long offset, long bytes)
+    {
+        const int invalidArgument = 22;
         int errorNumber = offset < 0 || offset > MaxBytes - bytes ? invalidArgument : Fault(operation, offset);
         if (errorNumber != 0)
             throw new BlockFileException($"{operation}", Name, errorNumber, $"error {errorNumber}");

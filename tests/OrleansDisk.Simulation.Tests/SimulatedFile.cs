@@ -44,9 +44,23 @@ internal sealed class SimulatedFile(byte[] durable, SeededScheduler? scheduler =
             await Reading(offset);
         // A slow read is one that sees what became of its clusters meanwhile.
         await PauseAsync(longOneIn: 3);
+        TryRead(offset, buffer.Span);
+    }
+
+    public bool TryRead(long offset, Span<byte> buffer)
+    {
         int inside = (int)Math.Clamp(_visible.Length - offset, 0, buffer.Length);
-        _visible.AsSpan((int)Math.Min(offset, _visible.Length), inside).CopyTo(buffer.Span);
-        buffer.Span[inside..].Clear();
+        _visible.AsSpan((int)Math.Min(offset, _visible.Length), inside).CopyTo(buffer);
+        buffer[inside..].Clear();
+        return true;
+    }
+
+    void IBlockFile.Write(long offset, ReadOnlySpan<byte> data)
+    {
+        Assert.False(IsReadOnly, "nothing writes to a file that is open read-only");
+        var write = new Write(offset, data.ToArray()) { IsComplete = true };
+        _pending.Add(write);
+        Apply(ref _visible, write);
     }
 
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data) => WriteAsync(offset, [data]);

@@ -3,7 +3,7 @@ namespace OrleansDisk.Qcow2.Concurrency;
 /// <summary>
 /// Lets requests in: guest I/O shares the gate, an operation on the whole image has it alone, and both come in the
 /// order in which they asked. It also knows which requests were inside at a given moment, so that a host cluster is
-/// reused only after everyone who saw the old mapping has left (docs/consistency.md, W5).
+/// reused only after everyone who saw the old mapping has left, sessions with leases among them (docs/consistency.md, W5).
 /// No locks: everything runs on the image's exclusive scheduler.
 /// </summary>
 internal sealed class RequestGate
@@ -12,12 +12,16 @@ internal sealed class RequestGate
 
     /// <summary>Requests inside, by the epoch in which they entered; the last one is the current epoch.</summary>
     private readonly List<int> _insideByEpoch = [0];
-    private long _firstEpoch;
+    private long _firstEpoch = 1;
     private int _inside;
     private bool _isExclusive;
+    private bool _awaitsLeases;
 
     /// <summary>Called when requests of an ended epoch are all out.</summary>
     public Action? EpochDrained { get; set; }
+
+    /// <summary>Sessions that look mappings up by themselves.</summary>
+    public LeaseEpochs Leases { get; } = new();
 
     private long CurrentEpoch => _firstEpoch + _insideByEpoch.Count - 1;
 
@@ -36,28 +40,58 @@ internal sealed class RequestGate
     public ValueTask<Ticket> EnterSharedAsync() =>
         TryEnterShared(out Ticket ticket) ? new ValueTask<Ticket>(ticket) : Wait(isExclusive: false);
 
-    /// <summary>Enters when every request before it is out; the ticket's disposal lets the next ones in.</summary>
-    public ValueTask<Ticket> EnterExclusiveAsync()
+    /// <summary>
+    /// Enters when every request before it, and every session with a lease, is out; the ticket's disposal lets the next
+    /// ones in.
+    /// </summary>
+    public async ValueTask<Ticket> EnterExclusiveAsync()
     {
+        Leases.Revoke();
+        Ticket ticket;
         if (_inside > 0 || _waiters.Count > 0)
-            return Wait(isExclusive: true);
-        _isExclusive = true;
-        return new ValueTask<Ticket>(Admit());
+        {
+            ticket = await Wait(isExclusive: true);
+        }
+        else
+        {
+            _isExclusive = true;
+            ticket = Admit();
+        }
+        await Leases.DrainAsync(long.MaxValue);
+        return ticket;
     }
 
     /// <summary>
     /// Ends the current epoch. Once <see cref="HasDrained"/> of the result is true, nobody is inside who entered
-    /// before this call, but for one who has the gate alone.
+    /// before this call, but for one who has the gate alone; <see cref="EpochDrained"/> tells when to look.
     /// </summary>
     public long EndEpoch()
     {
         long ended = CurrentEpoch;
         _insideByEpoch.Add(0);
+        Leases.EndEpoch(ended);
         DropDrained();
+        if (!_awaitsLeases && !Leases.HasDrained(ended))
+            _ = AwaitLeasesAsync();
         return ended;
     }
 
-    public bool HasDrained(long epoch) => _isExclusive || _firstEpoch > epoch;
+    public bool HasDrained(long epoch) => (_isExclusive || _firstEpoch > epoch) && Leases.HasDrained(epoch);
+
+    /// <summary>Tells when sessions have left the epochs that have ended; else nobody might look again.</summary>
+    private async Task AwaitLeasesAsync()
+    {
+        _awaitsLeases = true;
+        long epoch;
+        do
+        {
+            epoch = CurrentEpoch - 1;
+            await Leases.DrainAsync(epoch);
+            EpochDrained?.Invoke();
+        }
+        while (epoch < CurrentEpoch - 1);
+        _awaitsLeases = false;
+    }
 
     private ValueTask<Ticket> Wait(bool isExclusive)
     {
@@ -76,6 +110,8 @@ internal sealed class RequestGate
     private void Leave(long epoch)
     {
         _inside--;
+        if (_isExclusive)
+            Leases.Restore();
         _isExclusive = false;
         int index = (int)(epoch - _firstEpoch);
         Invariant.Assert(_insideByEpoch[index] > 0, "a request leaves the gate once");

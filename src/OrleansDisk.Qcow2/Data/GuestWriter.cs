@@ -12,6 +12,7 @@ namespace OrleansDisk.Qcow2.Data;
 internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
 {
     private readonly ClusterGeometry _geometry = metadata.Geometry;
+    private readonly WriteTargets _targets = new(metadata);
 
     /// <summary>Writes a range inside the disk. The caller is inside the gate.</summary>
     public ValueTask WriteAsync(GuestOffset offset, ReadOnlyMemory<byte> data)
@@ -24,7 +25,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
         {
             var run = ClusterRun.Find(table, cluster, ClusterCount(offset, data.Length), metadata.Header);
             if (run.IsWritableInPlace && BytesOf(run.Count, offset) >= data.Length)
-                return WriteInPlaceAsync(run, offset, data);
+                return WriteInPlaceAsync(table, run, offset, data);
         }
         return WriteRunsAsync(offset, data);
     }
@@ -54,7 +55,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
                 if (run.IsWritableInPlace)
                 {
                     int bytes = (int)Math.Min(BytesOf(run.Count, offset), data.Length);
-                    await WriteInPlaceAsync(run, offset, data[..bytes]);
+                    await WriteInPlaceAsync(pin.Table, run, offset, data[..bytes]);
                     return bytes;
                 }
                 if (metadata.Reservations.Find(cluster) is { } other)
@@ -97,10 +98,10 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
         return count;
     }
 
-    private ValueTask WriteInPlaceAsync(ClusterRun run, GuestOffset offset, ReadOnlyMemory<byte> data)
+    private ValueTask WriteInPlaceAsync(CachedTable table, ClusterRun run, GuestOffset offset, ReadOnlyMemory<byte> data)
     {
         HostOffset host = run.Entry.Host + _geometry.OffsetInCluster(offset);
-        ValidateTarget(_geometry.ClusterOf(run.Entry.Host), run.Count);
+        _targets.Check(table, run);
         ValueTask write = metadata.File.WriteAsync(host.Bytes, data);
         if (!write.IsCompletedSuccessfully)
             return Finish(write);
@@ -126,7 +127,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
     {
         int bytes = (int)Math.Min(BytesOf(1, offset), data.Length);
         var run = new HostRun(_geometry.ClusterOf(entry.Host), 1, IsFresh: false);
-        ValidateTarget(run.First, 1);
+        _targets.Check(run.First);
         await WriteClustersAsync(run, entry, entry, offset, data[..bytes]);
         await LinkAsync(reservation.First, run);
         return bytes;
@@ -210,7 +211,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
         {
             L2Entry old = metadata.L2Tables.Read(pin.Table, first + i);
             HostCluster host = run.First + i;
-            metadata.L2Tables.Write(pin.Table, first + i, L2Entry.Data(_geometry.OffsetOf(host), copied: true));
+            metadata.L2Tables.Link(pin.Table, first + i, _geometry.OffsetOf(host));
             if (Frees(old, host))
                 metadata.FreeClustersOf(old, isUnwanted: false);
         }
@@ -224,15 +225,6 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
 
     private bool Frees(L2Entry old, HostCluster host) =>
         old.Kind == ClusterKind.Compressed || _geometry.ClusterOf(old.Host) != host;
-
-    /// <summary>An entry that leads a write out of the file, or onto metadata, is damaged (W8).</summary>
-    private void ValidateTarget(HostCluster first, int count)
-    {
-        if (first.Index + count > _geometry.ClusterCount(metadata.File.LengthBytes))
-            throw new MetadataDamagedException($"Preventing invalid write past the end of the file (at {_geometry.OffsetOf(first)})");
-        if (metadata.Map.Find(first, count) is { } name)
-            throw new MetadataDamagedException($"Preventing invalid write on metadata (overlaps with {name})");
-    }
 
     private int ClusterCount(GuestOffset offset, int bytes) =>
         (int)(_geometry.ClusterOf(offset + (bytes - 1)).Index - _geometry.ClusterOf(offset).Index + 1);

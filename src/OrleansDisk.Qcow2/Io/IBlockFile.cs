@@ -18,6 +18,15 @@ public interface IBlockFile : IAsyncDisposable
     /// <summary>Fills the buffer; what lies past the end of the file reads as zeros.</summary>
     ValueTask ReadAsync(long offset, Memory<byte> buffer);
 
+    /// <summary>
+    /// Fills the buffer on the caller's thread if that takes no waiting for a disk; what lies past the end of the file
+    /// reads as zeros. False when it would: the buffer then holds anything. May be called by any thread.
+    /// </summary>
+    bool TryRead(long offset, Span<byte> buffer);
+
+    /// <summary>Writes all bytes on the caller's thread, growing the file as needed. May be called by any thread.</summary>
+    void Write(long offset, ReadOnlySpan<byte> data);
+
     /// <summary>Writes all bytes, growing the file as needed.</summary>
     ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data);
 

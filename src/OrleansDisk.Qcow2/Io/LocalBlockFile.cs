@@ -93,6 +93,10 @@ public sealed class LocalBlockFile : IBlockFile
         return OnThreadPool(() => ReadBlocking(offset, buffer.Span));
     }
 
+    public bool TryRead(long offset, Span<byte> buffer) => ReadCached(offset, buffer) == buffer.Length;
+
+    public void Write(long offset, ReadOnlySpan<byte> data) => WriteBlocking(offset, data);
+
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data)
     {
         if (data.Length > InlineBytes)

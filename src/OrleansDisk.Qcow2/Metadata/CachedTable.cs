@@ -1,15 +1,24 @@
 using System.Buffers;
 using System.Buffers.Binary;
+using System.Runtime.InteropServices;
 using OrleansDisk.Qcow2.Format;
 
 namespace OrleansDisk.Qcow2.Metadata;
 
-/// <summary>A table of one cluster in memory, as it lies on disk: an L2 table or a refcount block.</summary>
+/// <summary>
+/// A table of one cluster in memory, as it lies on disk: an L2 table or a refcount block. Turns of the image change it;
+/// the entries of an L2 table may be read by any thread, and each is read and written as a whole.
+/// </summary>
 internal sealed class CachedTable(HostOffset offset, byte[] bytes)
 {
     private const int SectorBytes = 512;
     private int _dirtyFrom = int.MaxValue;
     private int _dirtyTo;
+
+    /// <summary>A bit for each entry that may be written through without looking at where it leads; made when needed.</summary>
+    private ulong[]? _writable;
+    private long _writableGeneration;
+    private bool _isUsed;
 
     public HostOffset Offset { get; } = offset;
 
@@ -28,12 +37,61 @@ internal sealed class CachedTable(HostOffset offset, byte[] bytes)
 
     public LinkedListNode<CachedTable>? Recency { get; set; }
 
-    public ulong ReadEntry(int index) => BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan(index * sizeof(ulong)));
+    /// <summary>Where the table is published (<see cref="PublishedTables"/>), or null.</summary>
+    public int? L1Index { get; set; }
 
+    /// <summary>An 8-byte entry. May be called by any thread.</summary>
+    public ulong ReadEntry(int index) => BinaryPrimitives.ReverseEndianness(Volatile.Read(ref Entries[index]));
+
+    /// <summary>Changes an 8-byte entry, which is then not known to be <see cref="IsWritable">writable</see>.</summary>
     public void WriteEntry(int index, ulong value)
     {
-        BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan(index * sizeof(ulong)), value);
+        if (_writable is not null)
+            Volatile.Write(ref _writable[index >> 6], _writable[index >> 6] & ~(1UL << index));
+        Volatile.Write(ref Entries[index], BinaryPrimitives.ReverseEndianness(value));
         MarkDirty(index * sizeof(ulong), sizeof(ulong));
+    }
+
+    /// <summary>
+    /// Whether guest data may be written where an entry leads, by what was found out in this generation of the
+    /// <see cref="MetadataMap"/>. Look here first and at the entry then: whatever the image writes into an entry may be
+    /// written through. May be called by any thread.
+    /// </summary>
+    public bool IsWritable(int index, long generation) =>
+        Volatile.Read(ref _writableGeneration) == generation && Volatile.Read(ref _writable) is { } words
+            && (Volatile.Read(ref words[index >> 6]) >> index & 1) != 0;
+
+    /// <summary>Notes of entries that guest data may be written where they lead.</summary>
+    /// <param name="index">One of the 64 entries.</param>
+    /// <param name="mask">Which of the 64 entries from a multiple of 64 on, the lowest bit for the first.</param>
+    /// <param name="generation">The generation of the <see cref="MetadataMap"/>.</param>
+    public void SetWritable(int index, ulong mask, long generation)
+    {
+        ulong[] words = _writable ?? new ulong[(bytes.Length / sizeof(ulong) + 63) / 64];
+        Volatile.Write(ref _writable, words);
+        if (_writableGeneration != generation)
+        {
+            for (int i = 0; i < words.Length; i++)
+                Volatile.Write(ref words[i], 0);
+            Volatile.Write(ref _writableGeneration, generation);
+        }
+        Volatile.Write(ref words[index >> 6], words[index >> 6] | mask);
+    }
+
+    /// <summary>Notes that the table is in use, for <see cref="TakeUsed"/>. May be called by any thread.</summary>
+    public void NoteUsed()
+    {
+        // A store that changes nothing would take the cache line away from other threads all the same.
+        if (!Volatile.Read(ref _isUsed))
+            Volatile.Write(ref _isUsed, true);
+    }
+
+    /// <summary>Whether <see cref="NoteUsed"/> was called since the last call of this.</summary>
+    public bool TakeUsed()
+    {
+        bool isUsed = Volatile.Read(ref _isUsed);
+        Volatile.Write(ref _isUsed, false);
+        return isUsed;
     }
 
     public void SetRefcount(int order, int index, ulong value)
@@ -59,6 +117,9 @@ internal sealed class CachedTable(HostOffset offset, byte[] bytes)
         PinCount++;
         return new DirtyPart(Offset + from, copy, to - from) { Table = this };
     }
+
+    /// <summary>The table as big-endian entries; an array's elements begin at a multiple of 8.</summary>
+    private Span<ulong> Entries => MemoryMarshal.Cast<byte, ulong>(bytes.AsSpan());
 
     private void MarkDirty(int from, int count)
     {

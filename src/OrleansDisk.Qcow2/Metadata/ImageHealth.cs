@@ -10,18 +10,28 @@ namespace OrleansDisk.Qcow2.Metadata;
 /// </summary>
 internal sealed class ImageHealth(IBlockFile file)
 {
-    private Exception? _cause;
+    private volatile Exception? _cause;
 
+    /// <summary>Told once, when the image stops.</summary>
+    public Action? Stopped { get; init; }
+
+    /// <summary>Whether the image has stopped. May be read by any thread.</summary>
     public bool HasFailed => _cause is not null;
 
     public void ThrowIfFailed()
     {
-        if (_cause is not null)
-            throw new Qcow2FailedException($"'{file.Name}' has stopped; open it again: {_cause.Message}", _cause);
+        if (_cause is { } cause)
+            throw new Qcow2FailedException($"'{file.Name}' has stopped; open it again: {cause.Message}", cause);
     }
 
     /// <summary>Stops the image; the first cause stays.</summary>
-    public void Fail(Exception cause) => _cause ??= cause;
+    public void Fail(Exception cause)
+    {
+        if (_cause is not null)
+            return;
+        _cause = cause;
+        Stopped?.Invoke();
+    }
 
     /// <summary>
     /// Reports damaged metadata. A writable image of version 3 is marked corrupt, so that no one writes to it before it

@@ -21,13 +21,14 @@ internal sealed class ImageMetadata
         Map = map;
         _l1 = l1;
         _passDiscard = options.PassDiscard;
-        Health = new ImageHealth(file);
+        Health = new ImageHealth(file) { Stopped = Gate.Leases.Revoke };
+        Published = new PublishedTables(l1.Count);
         Freed = new FreedClusters(Gate);
         int tableBytes = header.Geometry.ClusterBytes;
         // One writer for both kinds of tables: two could overtake each other on the same table.
         ValueTask WriteBackAsync() => new(Order!.FlushAsync());
         bool IsWriting() => Order!.IsWriting;
-        _l2Cache = new TableCache(file, tableBytes, options.L2CacheBytes, WriteBackAsync, IsWriting);
+        _l2Cache = new TableCache(file, tableBytes, options.L2CacheBytes, WriteBackAsync, IsWriting) { Removed = Published.Withdraw };
         var blocks = new TableCache(file, tableBytes, options.RefcountCacheBytes, WriteBackAsync, IsWriting);
         Order = new WriteOrder(file, Health, tableBytes, l1, _l2Cache, refcountTable, blocks, Freed)
         {
@@ -39,7 +40,7 @@ internal sealed class ImageMetadata
         {
             Freed = OnClusterFreed,
         };
-        L2Tables = new L2Tables(header.Geometry, l1, _l2Cache, Allocator, Freed, map);
+        L2Tables = new L2Tables(header.Geometry, l1, _l2Cache, Published, Allocator, Freed, map);
         Gate.EpochDrained = Release;
     }
 
@@ -62,6 +63,9 @@ internal sealed class ImageMetadata
     public ClusterAllocator Allocator { get; }
 
     public L2Tables L2Tables { get; }
+
+    /// <summary>The cached L2 tables, for those who look entries up without a turn.</summary>
+    public PublishedTables Published { get; }
 
     public WriteOrder Order { get; }
 
@@ -176,6 +180,7 @@ internal sealed class ImageMetadata
         HostOffset start = Geometry.OffsetOf(run.First);
         // The new table is written by the flush like any other change; the header leads to it only after that.
         _l1.Move(start, count);
+        Published.Grow(count);
         await Order.FlushAsync();
         Map.SetRange(MetadataMap.ActiveL1, start, bytes);
     }

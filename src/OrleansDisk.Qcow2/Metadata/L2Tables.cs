@@ -4,7 +4,8 @@ namespace OrleansDisk.Qcow2.Metadata;
 
 /// <summary>The active L1 table and the L2 tables below it.</summary>
 internal sealed class L2Tables(
-    ClusterGeometry geometry, PointerTable l1, TableCache cache, ClusterAllocator allocator, FreedClusters freed, MetadataMap map)
+    ClusterGeometry geometry, PointerTable l1, TableCache cache, PublishedTables published, ClusterAllocator allocator,
+    FreedClusters freed, MetadataMap map)
 {
     private readonly Dictionary<int, Task> _beingMade = [];
 
@@ -14,15 +15,26 @@ internal sealed class L2Tables(
     /// <summary>The L2 table of a guest cluster if it is in the cache and there is one.</summary>
     public bool TryGet(GuestCluster cluster, out CachedTable table)
     {
+        int l1Index = geometry.L1Index(cluster);
+        if (published.Find(l1Index) is { } found)
+        {
+            found.NoteUsed();
+            table = found;
+            return true;
+        }
         L1Entry entry = Entry(cluster);
-        if (entry.IsAllocated)
-            return cache.TryGet(entry.L2Table, out table);
-        table = null!;
-        return false;
+        if (!entry.IsAllocated || !cache.TryGet(entry.L2Table, out table))
+        {
+            table = null!;
+            return false;
+        }
+        published.Publish(l1Index, table);
+        return true;
     }
 
     /// <summary>The L2 table of a guest cluster, for reading; there must be one.</summary>
-    public ValueTask<TablePin> PinAsync(GuestCluster cluster) => cache.PinAsync(ValidTable(cluster));
+    public ValueTask<TablePin> PinAsync(GuestCluster cluster) =>
+        TryGet(cluster, out CachedTable table) ? new ValueTask<TablePin>(new TablePin(table)) : LoadAndPinAsync(cluster);
 
     /// <summary>
     /// The L2 table of a guest cluster, for changing: made if there is none, copied if a snapshot shares it.
@@ -60,7 +72,24 @@ internal sealed class L2Tables(
     public void Write(CachedTable table, GuestCluster cluster, L2Entry entry) =>
         cache.WriteEntry(table, geometry.L2Index(cluster), entry.Raw);
 
+    /// <summary>Points a guest cluster to a host cluster of its own, which may be written in place from now on.</summary>
+    public void Link(CachedTable table, GuestCluster cluster, HostOffset host)
+    {
+        Write(table, cluster, L2Entry.Data(host, copied: true));
+        int index = geometry.L2Index(cluster);
+        table.SetWritable(index, 1UL << index, map.Generation);
+    }
+
     private L1Entry Entry(GuestCluster cluster) => new(l1[geometry.L1Index(cluster)]);
+
+    private async ValueTask<TablePin> LoadAndPinAsync(GuestCluster cluster)
+    {
+        HostOffset offset = ValidTable(cluster);
+        TablePin pin = await cache.PinAsync(offset);
+        if (Entry(cluster).L2Table == offset)
+            published.Publish(geometry.L1Index(cluster), pin.Table);
+        return pin;
+    }
 
     private async ValueTask MakeAsync(GuestCluster cluster, int l1Index)
     {
@@ -79,6 +108,7 @@ internal sealed class L2Tables(
         cache.Add(table);
         map.AddL2Table(offset);
         l1[l1Index] = L1Entry.To(offset, copied: true).Raw;
+        published.Publish(l1Index, table);
         if (shared.IsAllocated)
             freed.Add(geometry.ClusterOf(shared.L2Table), 1, discard: false);
     }

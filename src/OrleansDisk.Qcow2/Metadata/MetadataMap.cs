@@ -12,22 +12,31 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
     private readonly HashSet<long> _refcountBlocks = [];
     private readonly HashSet<long> _l2Tables = [];
 
+    private long _generation = 1;
+
     public const string ActiveL1 = "active L1 table";
     public const string RefcountTable = "refcount table";
     public const string SnapshotTable = "snapshot table";
 
+    /// <summary>
+    /// Changes with every cluster that becomes metadata: what was no metadata before may be some now. May be read by any
+    /// thread.
+    /// </summary>
+    public long Generation => Volatile.Read(ref _generation);
+
     /// <summary>Says where a table that exists once lies; a later call replaces it.</summary>
     public void SetRange(string name, HostOffset start, long bytes)
     {
+        Volatile.Write(ref _generation, _generation + 1);
         if (bytes == 0)
             _ranges.Remove(name);
         else
             _ranges[name] = (geometry.ClusterOf(start), geometry.ClusterCount(bytes));
     }
 
-    public void AddRefcountBlock(HostOffset block) => _refcountBlocks.Add(geometry.ClusterOf(block).Index);
+    public void AddRefcountBlock(HostOffset block) => Add(_refcountBlocks, block);
 
-    public void AddL2Table(HostOffset table) => _l2Tables.Add(geometry.ClusterOf(table).Index);
+    public void AddL2Table(HostOffset table) => Add(_l2Tables, table);
 
     public void RemoveL2Table(HostCluster table) => _l2Tables.Remove(table.Index);
 
@@ -55,5 +64,11 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
                 return name;
         }
         return null;
+    }
+
+    private void Add(HashSet<long> clusters, HostOffset table)
+    {
+        if (clusters.Add(geometry.ClusterOf(table).Index))
+            Volatile.Write(ref _generation, _generation + 1);
     }
 }

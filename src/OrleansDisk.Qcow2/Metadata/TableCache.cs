@@ -24,6 +24,9 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
 
     public bool HasDirty => _dirty.Count > 0;
 
+    /// <summary>Told of each table that leaves.</summary>
+    public Action<CachedTable>? Removed { get; init; }
+
     /// <summary>The table if it is here. It may leave at the next await unless it is pinned.</summary>
     public bool TryGet(HostOffset offset, out CachedTable table)
     {
@@ -122,13 +125,27 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
         }
     }
 
-    private bool TryEvict()
+    private bool TryEvict() => TryEvict(spareUsed: true) || TryEvict(spareUsed: false);
+
+    /// <summary>
+    /// Drops the table that was not touched for longest. One that sessions used by themselves gets a second chance: such
+    /// use does not touch the order.
+    /// </summary>
+    private bool TryEvict(bool spareUsed)
     {
-        for (LinkedListNode<CachedTable>? node = _byRecency.First; node is not null; node = node.Next)
+        LinkedListNode<CachedTable>? next;
+        for (LinkedListNode<CachedTable>? node = _byRecency.First; node is not null; node = next)
         {
-            if (node.Value.PinCount > 0 || node.Value.IsDirty)
+            next = node.Next;
+            CachedTable table = node.Value;
+            if (table.PinCount > 0 || table.IsDirty)
                 continue;
-            Remove(node.Value);
+            if (spareUsed && table.TakeUsed())
+            {
+                Touch(table);
+                continue;
+            }
+            Remove(table);
             return true;
         }
         return false;
@@ -145,6 +162,7 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
         _tables.Remove(table.Offset);
         _byRecency.Remove(table.Recency!);
         table.Recency = null;
+        Removed?.Invoke(table);
     }
 
     private void Touch(CachedTable table)

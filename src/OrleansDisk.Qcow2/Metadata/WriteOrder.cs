@@ -40,8 +40,17 @@ internal sealed class WriteOrder
     /// <summary>Told the refcount table's new place, and its length in clusters, when the header says so too.</summary>
     public Action<HostOffset, int>? RefcountTableMoved { get; set; }
 
-    /// <summary>Guest data was written that no barrier covers yet.</summary>
-    public void NoteDataWritten() => _hasUnflushedData = true;
+    /// <summary>
+    /// Guest data was written that no barrier covers yet. Called when the write has ended and before anyone is told so,
+    /// by any thread. Either the flag is set when this returns, and the next flush has work to do; or a write-back is
+    /// about to clear it, and its barrier, which comes after that, covers the write.
+    /// </summary>
+    public void NoteDataWritten()
+    {
+        Interlocked.MemoryBarrier(); // the write is done before the flag is looked at
+        if (!Volatile.Read(ref _hasUnflushedData))
+            Volatile.Write(ref _hasUnflushedData, true);
+    }
 
     /// <summary>
     /// Puts on stable storage everything that completed before this call: guest data, and the metadata that leads to it.
@@ -78,7 +87,7 @@ internal sealed class WriteOrder
         }
     }
 
-    private bool HasWork => _hasUnflushedData || _l1.IsDirty || _l2Tables.HasDirty || _refcountBlocks.HasDirty
+    private bool HasWork => Volatile.Read(ref _hasUnflushedData) || _l1.IsDirty || _l2Tables.HasDirty || _refcountBlocks.HasDirty
         || _refcountTable.IsDirty || _freed.AwaitsWriteBack;
 
     private async Task WriteBackUntilNobodyWaitsAsync()
@@ -116,7 +125,8 @@ internal sealed class WriteOrder
         _l1.TakeDirty(work.L1);
         List<FreedRun> freed = _freed.Take();
         (HostOffset refcountTable, int refcountTableEntries) = (_refcountTable.Offset, _refcountTable.Count);
-        _hasUnflushedData = false;
+        Volatile.Write(ref _hasUnflushedData, false);
+        Interlocked.MemoryBarrier(); // the flag is down before any barrier begins
         try
         {
             await WriteAsync(work.RefcountBlocks);

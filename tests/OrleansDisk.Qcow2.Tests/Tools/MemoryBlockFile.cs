@@ -22,20 +22,31 @@ public sealed class MemoryBlockFile(byte[] bytes) : IBlockFile
 
     public ValueTask ReadAsync(long offset, Memory<byte> buffer)
     {
-        ArgumentOutOfRangeException.ThrowIfNegative(offset);
-        buffer.Span.Clear();
-        if (offset < _bytes.Length)
-            _bytes.AsSpan((int)offset, (int)Math.Min(buffer.Length, _bytes.Length - offset)).CopyTo(buffer.Span);
+        TryRead(offset, buffer.Span);
         return ValueTask.CompletedTask;
+    }
+
+    public bool TryRead(long offset, Span<byte> buffer)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(offset);
+        buffer.Clear();
+        if (offset < _bytes.Length)
+            _bytes.AsSpan((int)offset, (int)Math.Min(buffer.Length, _bytes.Length - offset)).CopyTo(buffer);
+        return true;
     }
 
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data)
     {
+        Write(offset, data.Span);
+        return ValueTask.CompletedTask;
+    }
+
+    public void Write(long offset, ReadOnlySpan<byte> data)
+    {
         OnWrite?.Invoke(offset);
         if (offset + data.Length > _bytes.Length)
             Array.Resize(ref _bytes, (int)(offset + data.Length));
-        data.Span.CopyTo(_bytes.AsSpan((int)offset));
-        return ValueTask.CompletedTask;
+        data.CopyTo(_bytes.AsSpan((int)offset));
     }
 
     public async ValueTask WriteAsync(long offset, IReadOnlyList<ReadOnlyMemory<byte>> pieces)

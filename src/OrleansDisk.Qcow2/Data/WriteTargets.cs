@@ -1,0 +1,61 @@
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Metadata;
+
+namespace OrleansDisk.Qcow2.Data;
+
+/// <summary>
+/// Checks that guest data may be written where an L2 entry leads: a damaged one could lead out of the file, or onto
+/// metadata (docs/consistency.md, W8). What was found out is kept with the table, for turns and for leases.
+/// </summary>
+internal sealed class WriteTargets(ImageMetadata metadata)
+{
+    /// <summary>Entries that are looked at together: a word of <see cref="CachedTable.SetWritable"/>.</summary>
+    private const int WordEntryCount = 64;
+
+    private readonly ClusterGeometry _geometry = metadata.Geometry;
+
+    /// <summary>Checks the clusters of a run that may be written in place.</summary>
+    /// <exception cref="MetadataDamagedException">One of them must not be written.</exception>
+    public void Check(CachedTable table, ClusterRun run)
+    {
+        long generation = metadata.Map.Generation;
+        int index = _geometry.L2Index(run.First);
+        for (int i = 0; i < run.Count; i++)
+        {
+            if (table.IsWritable(index + i, generation))
+                continue;
+            Check(_geometry.ClusterOf(run.Entry.Host + ((long)i << _geometry.ClusterBits)));
+            NoteAround(table, index + i, generation);
+        }
+    }
+
+    /// <summary>Checks one host cluster.</summary>
+    /// <exception cref="MetadataDamagedException">It must not be written.</exception>
+    public void Check(HostCluster cluster)
+    {
+        if (!IsInFile(cluster))
+            throw new MetadataDamagedException($"Preventing invalid write past the end of the file (at {_geometry.OffsetOf(cluster)})");
+        if (metadata.Map.Find(cluster) is { } name)
+            throw new MetadataDamagedException($"Preventing invalid write on metadata (overlaps with {name})");
+    }
+
+    /// <summary>Looks at the neighbours of an entry, too: who writes here will often write there next.</summary>
+    private void NoteAround(CachedTable table, int index, long generation)
+    {
+        int start = index & ~(WordEntryCount - 1);
+        int end = Math.Min(start + WordEntryCount, _geometry.L2EntryCount);
+        ulong mask = 0;
+        for (int i = start; i < end; i++)
+        {
+            var entry = new L2Entry(table.ReadEntry(i));
+            if (entry is not { Kind: ClusterKind.Data, IsCopied: true } || !_geometry.IsAligned(entry.Host.Bytes))
+                continue;
+            HostCluster cluster = _geometry.ClusterOf(entry.Host);
+            if (IsInFile(cluster) && metadata.Map.Find(cluster) is null)
+                mask |= 1UL << (i - start);
+        }
+        table.SetWritable(index, mask, generation);
+    }
+
+    private bool IsInFile(HostCluster cluster) => cluster.Index < _geometry.ClusterCount(metadata.File.LengthBytes);
+}
