@@ -10,6 +10,11 @@ test_programs=(
     nbdinfo=libnbd-bin nbdcopy=libnbd-bin nbdfuse=libnbd-bin nbdkit=nbdkit fio=fio nbdsh=python3-libnbd
     mke2fs=e2fsprogs cpio=cpio fusermount3=fuse3
 )
+# The same for the benchmarks.
+bench_programs=(
+    fio=fio qemu-img=qemu-utils qemu-io=qemu-utils qemu-nbd=qemu-utils qemu-storage-daemon=qemu-system-common
+    nbdkit=nbdkit nbdinfo=libnbd-bin nbdcopy=libnbd-bin mke2fs=e2fsprogs
+)
 
 usage() {
     cat <<'USAGE'
@@ -18,7 +23,7 @@ usage: ./build.sh VERB [OPTION...]
   test [--install]  build everything and run all tests; --install gets the Debian packages that the tests need
                     further options go to `dotnet test`, for example --filter Qcow2
   publish           release programs odisk and odiskd in artifacts/publish/
-  bench             NBD servers side by side (bench/nbd): odisk, odiskd, qemu-nbd
+  bench [OPTION...] NBD servers side by side; also `bench memory` and `bench micro`; --help tells all options
 USAGE
 }
 
@@ -26,16 +31,16 @@ die() { echo "build.sh: $*" >&2; exit 1; }
 
 as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
 
-need_test_programs() { # $1: install what is missing
+need_packages() { # VERB INSTALL PROGRAM=PACKAGE...: installs what is missing when INSTALL is true
     local pair missing=()
     PATH=$PATH:/usr/sbin:/sbin
-    for pair in "${test_programs[@]}"; do
+    for pair in "${@:3}"; do
         command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
     done
-    /usr/bin/python3 -c 'import nbd' 2>/dev/null || missing+=(python3-libnbd)
+    [[ $1 != test ]] || /usr/bin/python3 -c 'import nbd' 2>/dev/null || missing+=(python3-libnbd)
     ((${#missing[@]})) || return 0
     mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
-    "$1" || die "the tests need Debian packages: apt-get install ${missing[*]} (or ./build.sh test --install)"
+    "$2" || die "'$1' needs Debian packages: apt-get install ${missing[*]} (or ./build.sh $1 --install)"
     echo "installing ${missing[*]}"
     as_root apt-get -qq update
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
@@ -57,7 +62,7 @@ run_tests() {
     for option; do
         if [[ $option == --install ]]; then install=true; else options+=("$option"); fi
     done
-    need_test_programs $install
+    need_packages test $install "${test_programs[@]}"
     eng/grain-runtime
     log=$(mktemp)
     # Everything runs on the embedded runtime, and what depends on the runtime on Orleans too, where that can be had.
@@ -92,11 +97,27 @@ publish() {
     ls -l "$out"
 }
 
+run_bench() {
+    local install=false published=false project=OrleansDisk.Bench option options=() log
+    for option; do
+        case $option in
+            --install) install=true ;;
+            --no-publish) published=true ;;
+            *) options+=("$option") ;;
+        esac
+    done
+    [[ " ${options[*]} " =~ " --help "|" -h "|" --list "|" micro " ]] && published=true
+    need_packages bench $install "${bench_programs[@]}"
+    $published || publish >/dev/null
+    log=$(dotnet build "bench/$project" -c Release -v quiet) || die "$log"
+    exec "artifacts/bin/$project/release/bench" "${options[@]}"
+}
+
 case ${1:-help} in
     demo) exec samples/first-light/run ;;
     test) shift; run_tests "$@" ;;
     publish) publish ;;
-    bench) shift; exec bench/nbd "$@" ;;
+    bench) shift; run_bench "$@" ;;
     help | -h | --help) usage ;;
     *) usage >&2; exit 64 ;;
 esac
