@@ -4,14 +4,13 @@ namespace OrleansDisk.Nbd.Server;
 /// Sends the replies of one connection. Whoever completes a request sends its reply at once, together with all that
 /// are waiting, if no one else is sending; else the one who is takes it along. A send never blocks the completing
 /// thread: when the socket is full, the rest goes to a thread of this connection that waits for room, started
-/// the first time this happens. The connection's own thread first waits for room a little itself, because
-/// a client that reads its replies makes room at once; it does not wait for long, since a client may stop
+/// the first time this happens. Only the connection's own thread keeps what the socket did not take: it goes back to
+/// receiving, and sends on whenever it waits and there is room (<see cref="IsHeld"/>), because a client may stop
 /// reading until we read from it. What can wait here is bounded by the connection's budget of bytes in flight.
 /// </summary>
 internal sealed unsafe class ReplySender : IDisposable
 {
     private const int MaxPieces = 256;
-    private const int OwnPatienceMilliseconds = 5;
 
     // How many sends a thread of the engine does for others before it hands over.
     private const int MaxForeignSends = 16;
@@ -45,17 +44,35 @@ internal sealed unsafe class ReplySender : IDisposable
         _threadName = threadName;
     }
 
+    /// <summary>
+    /// Whether the connection's thread holds replies that the socket did not take. No one else sends until it does, by
+    /// <see cref="Resume"/>, or lets go of them, by <see cref="HandOverHeld"/>. For that thread alone.
+    /// </summary>
+    public bool IsHeld { get; private set; }
+
     /// <summary>Sends the replies that completed while a batch was submitted; on the connection's thread.</summary>
     public void SendBatch(List<PooledRequest> completed)
     {
         lock (_gate)
         {
             _waiting.AddRange(completed);
-            if (_isSending)
+            if (_isSending && !IsHeld)
                 return;
             _isSending = true;
         }
-        SendWaiting(OwnPatienceMilliseconds, int.MaxValue);
+        Resume();
+    }
+
+    /// <summary>Sends what is held as far as the socket takes it; on the connection's thread.</summary>
+    public void Resume() => IsHeld = !SendWaiting(int.MaxValue, waitsForRoom: false);
+
+    /// <summary>Leaves what is held to the other thread, before the connection's thread waits for anything but the socket.</summary>
+    public void HandOverHeld()
+    {
+        if (!IsHeld)
+            return;
+        IsHeld = false;
+        HandOver();
     }
 
     /// <summary>Sends one reply, on any thread.</summary>
@@ -68,7 +85,8 @@ internal sealed unsafe class ReplySender : IDisposable
                 return;
             _isSending = true;
         }
-        SendWaiting(0, MaxForeignSends);
+        if (!SendWaiting(MaxForeignSends, waitsForRoom: false))
+            HandOver();
     }
 
     /// <summary>
@@ -87,17 +105,15 @@ internal sealed unsafe class ReplySender : IDisposable
         _patientThread?.Join();
     }
 
-    private void SendWaiting(int patienceMilliseconds, int maxSends)
+    /// <summary>Sends until nothing is left, which gives up the right to send; false when there is more.</summary>
+    private bool SendWaiting(int maxSends, bool waitsForRoom)
     {
         while (TakeWaiting())
         {
             while (_requestIndex < _sending.Count)
             {
                 if (maxSends-- == 0)
-                {
-                    HandOver();
-                    return;
-                }
+                    return false;
                 nint sent = _isBroken ? -1 : _socket.TrySend(PiecesStart, GatherPieces());
                 if (sent < 0)
                 {
@@ -107,15 +123,19 @@ internal sealed unsafe class ReplySender : IDisposable
                 {
                     Advance(sent);
                 }
-                else if (!_socket.WaitWritable(patienceMilliseconds))
+                else if (!waitsForRoom)
                 {
-                    HandOver();
-                    return;
+                    return false;
+                }
+                else
+                {
+                    _socket.WaitWritable();
                 }
             }
             _sending.Clear();
             _requestIndex = 0;
         }
+        return true;
     }
 
     private IoVector* PiecesStart
@@ -233,7 +253,7 @@ internal sealed unsafe class ReplySender : IDisposable
                     return;
                 _isHandedOver = false;
             }
-            SendWaiting(-1, int.MaxValue);
+            SendWaiting(int.MaxValue, waitsForRoom: true);
         }
     }
 }

@@ -25,6 +25,7 @@ internal sealed unsafe partial class StreamSocket : IDisposable
     private const int TryAgain = 11;
     private const int DontWaitFlag = 0x40;
     private const int NoSignalFlag = 0x4000;
+    private const short PollIn = 1;
     private const short PollOut = 4;
 
     private readonly Socket _socket;
@@ -57,6 +58,18 @@ internal sealed unsafe partial class StreamSocket : IDisposable
                 if (Marshal.GetLastPInvokeError() != Interrupted)
                     return 0;
             }
+        }
+    }
+
+    /// <summary>The bytes that are there; 0 when there will be none any more, -1 when there are none yet.</summary>
+    public int TryReceive(Span<byte> target)
+    {
+        fixed (byte* start = target)
+        {
+            nint received = ReceiveCall(_descriptor, start, (nuint)target.Length, DontWaitFlag);
+            if (received >= 0)
+                return (int)received;
+            return Marshal.GetLastPInvokeError() is TryAgain or Interrupted ? -1 : 0;
         }
     }
 
@@ -103,12 +116,15 @@ internal sealed unsafe partial class StreamSocket : IDisposable
         }
     }
 
-    /// <summary>Waits until the socket takes bytes or is broken; false after <paramref name="milliseconds"/> (-1: never).</summary>
-    public bool WaitWritable(int milliseconds)
+    /// <summary>Waits until the socket takes bytes or is broken.</summary>
+    public void WaitWritable() => Wait(PollOut);
+
+    /// <summary>Waits until there are bytes, or the socket takes some, or it is broken, which counts as both.</summary>
+    public (bool IsReadable, bool IsWritable) WaitEitherWay()
     {
-        var wanted = new PollDescriptor { Descriptor = _descriptor, Events = PollOut };
-        int ready = PollCall(&wanted, 1, milliseconds);
-        return ready > 0 || (ready < 0 && milliseconds < 0);
+        short ready = Wait(PollIn | PollOut);
+        bool isBroken = (ready & ~(PollIn | PollOut)) != 0;
+        return (isBroken || (ready & PollIn) != 0, isBroken || (ready & PollOut) != 0);
     }
 
     /// <exception cref="ConnectionEndedException">The peer is gone.</exception>
@@ -124,7 +140,7 @@ internal sealed unsafe partial class StreamSocket : IDisposable
                 if (sent < 0)
                     throw new ConnectionEndedException();
                 if (sent == 0)
-                    WaitWritable(-1);
+                    WaitWritable();
                 done += sent;
             }
         }
@@ -144,6 +160,13 @@ internal sealed unsafe partial class StreamSocket : IDisposable
             _closed = true;
             _socket.Dispose();
         }
+    }
+
+    /// <summary>What of it came about; nothing when a signal came first.</summary>
+    private short Wait(short events)
+    {
+        var wanted = new PollDescriptor { Descriptor = _descriptor, Events = events };
+        return PollCall(&wanted, 1, -1) > 0 ? wanted.Returned : (short)0;
     }
 
     private void ShutDown(SocketShutdown how)

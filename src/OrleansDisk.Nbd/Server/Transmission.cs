@@ -25,6 +25,7 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
     private readonly ConnectionBudget _budget;
     private readonly RequestPool _requests;
     private readonly ReplySender _sender;
+    private readonly ReceiveSpin _spin = new(SpinPlaces.OfProcess);
     private readonly int _threadId = Environment.CurrentManagedThreadId;
     private readonly byte[] _received = GC.AllocateUninitializedArray<byte>(ReceiveBufferBytes, pinned: true);
     private readonly NbdRequest[] _batch = new NbdRequest[BatchLimit];
@@ -65,6 +66,7 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
     /// <summary>Waits until every request has completed and its reply was sent, or dropped with the connection.</summary>
     public void Dispose()
     {
+        _sender.HandOverHeld();
         _budget.WaitUntilIdle();
         _sender.Dispose();
     }
@@ -88,11 +90,30 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
             (_start, _end) = (0, _end - _start);
         }
         int room = _expectsPayload && _start == _end ? ReceiveBeforePayloadBytes : ReceiveBufferBytes;
-        int received = _socket.Receive(_received.AsSpan(_end, Math.Min(room, ReceiveBufferBytes - _end)));
+        int received = Receive(_received.AsSpan(_end, Math.Min(room, ReceiveBufferBytes - _end)));
         if (received == 0 && _start != _end && !_connection.IsStopping)
             _connection.LogViolation("it ended inside a request");
         _end += received;
         return received > 0;
+    }
+
+    private int Receive(Span<byte> target)
+    {
+        WaitForInput();
+        int received = _spin.TryReceive(_socket, target);
+        return received < 0 ? _socket.Receive(target) : received;
+    }
+
+    /// <summary>While replies are held, sends them as there is room, until there is something to receive.</summary>
+    private void WaitForInput()
+    {
+        bool isReadable = false;
+        while (_sender.IsHeld && !isReadable)
+        {
+            (isReadable, bool isWritable) = _socket.WaitEitherWay();
+            if (isWritable)
+                _sender.Resume();
+        }
     }
 
     private Span<byte> Unparsed => _received.AsSpan(_start, _end - _start);
@@ -164,6 +185,7 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
         {
             while (done < payload.Length)
             {
+                WaitForInput();
                 int left = payload.Length - done;
                 int received = _socket.Receive(
                     new IoVector(target + done, left), new IoVector(next, ReceiveBeforePayloadBytes));
@@ -216,6 +238,7 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
                 return true;
             SubmitBatch();
             _start = 0;
+            WaitForInput();
             _end = _socket.Receive(_received);
             if (_end == 0)
                 return false;
@@ -231,11 +254,16 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
         if (_budget.TryCharge(bytes))
             return true;
         SubmitBatch();
-        return _budget.TryCharge(bytes) || _budget.Charge(bytes);
+        if (_budget.TryCharge(bytes))
+            return true;
+        _sender.HandOverHeld();
+        return _budget.Charge(bytes);
     }
 
     private void SubmitBatch()
     {
+        if (_batchCount > 1)
+            _spin.NotePipelining();
         if (_batchCount > 0)
         {
             ReadOnlySpan<NbdRequest> batch = _batch.AsSpan(0, _batchCount);
