@@ -166,6 +166,35 @@ public sealed class LimitTests
     }
 
     [Fact]
+    public async Task Replies_that_fill_the_limit_of_bytes_in_flight_are_sent_when_the_client_reads()
+    {
+        MemoryExport export = Export();
+        export.Allocate();
+        await using TestServer server = await TestServer.StartAsync(
+            log => new NbdServerOptions { MaxBytesInFlightPerConnection = 2 << 20, Log = log }, export);
+        using RawClient client = server.Go();
+        // The connection waits for the budget, and the budget for replies that the socket did not take.
+        for (uint i = 0; i < 16; i++)
+            client.SendRequest(NbdCommand.Read, i, 0, 1 << 20, NbdCommandFlags.DontFragment);
+        HashSet<ulong> cookies = [.. Enumerable.Range(0, 16).Select(_ => client.ReceiveReply().Cookie)];
+        Assert.Equal(16, cookies.Count);
+    }
+
+    [Fact]
+    public async Task A_client_that_disconnects_before_it_reads_gets_its_replies()
+    {
+        MemoryExport export = Export();
+        export.Allocate();
+        await using TestServer server = await TestServer.StartAsync(export);
+        using RawClient client = server.Go();
+        for (uint i = 0; i < 4; i++)
+            client.SendRequest(NbdCommand.Read, i, 0, 1 << 20, NbdCommandFlags.DontFragment);
+        client.SendRequest(NbdCommand.Disconnect, 0, 0, 0);
+        Assert.Equal(4, Enumerable.Range(0, 4).Count(_ => client.ReceiveReply().Data.Length == (1 << 20) + 8));
+        client.IsClosed();
+    }
+
+    [Fact]
     public async Task Many_connections_at_once_are_served_and_all_end()
     {
         MemoryExport export = Export(isAsynchronous: true);
