@@ -11,7 +11,7 @@ internal static class Program
 
     private static readonly Command[] _commands =
     [
-        CheckCommand.Command, CreateCommand.Command, InfoCommand.Command, MapCommand.Command, NbdCommand.Command,
+        BenchCommand.Command, CheckCommand.Command, CreateCommand.Command, InfoCommand.Command, MapCommand.Command, NbdCommand.Command,
     ];
 
     public static int Main(string[] arguments)
