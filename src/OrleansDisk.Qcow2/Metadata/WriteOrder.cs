@@ -29,6 +29,8 @@ internal sealed class WriteOrder
     {
         (_file, _health, _clusterBytes, _l1, _l2Tables) = (file, health, clusterBytes, l1, l2Tables);
         (_refcountTable, _refcountBlocks, _freed) = (refcountTable, refcountBlocks, freed);
+        // Who had the image before may have died with writes acknowledged and not flushed: the first flush is for them, too.
+        _hasUnflushedData = !file.IsReadOnly;
     }
 
     /// <summary>Whether a write-back is under way.</summary>
