@@ -167,17 +167,10 @@ public sealed class Qcow2Image : IDiskSource
         if (Header is { Version: < 3, SnapshotCount: > 0 })
             throw new Qcow2Exception("Can't resize a v2 image which has snapshots");
         long oldBytes = VirtualBytes;
-        await GuardAsync(async () =>
-        {
-            await _metadata.GrowAsync(virtualBytes);
-            // A backing file that is longer than the disk was would show through in what is new.
-            if (Backing is not null && Backing.VirtualBytes > oldBytes)
-            {
-                long end = Math.Min(Backing.VirtualBytes, virtualBytes);
-                await _zeroes.WriteZeroesAsync(new GuestOffset(oldBytes), end - oldBytes, mayUnmap: true);
-            }
-            await _metadata.SettleAsync();
-        });
+        // A backing file that is longer than the disk was would show through in what is new.
+        long end = Math.Min(Backing?.VirtualBytes ?? 0, virtualBytes);
+        await GuardAsync(() => new ValueTask(_metadata.GrowAsync(virtualBytes, () => end > oldBytes
+            ? _zeroes.WriteZeroesAsync(new GuestOffset(oldBytes), end - oldBytes, mayUnmap: true) : ValueTask.CompletedTask)));
     }
 
     /// <summary>

@@ -150,29 +150,34 @@ internal sealed class ImageMetadata
     }
 
     /// <summary>Makes the disk larger; the caller has the gate alone.</summary>
-    public async Task GrowAsync(long virtualBytes)
+    /// <param name="virtualBytes">The new size.</param>
+    /// <param name="fill">Makes the new range what it is to be, before the header on disk says that it exists.</param>
+    public async Task GrowAsync(long virtualBytes, Func<ValueTask> fill)
     {
         await SettleAsync();
-        ClusterGeometry geometry = Geometry;
-        long neededCount = geometry.L1EntryCount(virtualBytes);
+        long neededCount = Geometry.L1EntryCount(virtualBytes);
         if (neededCount * sizeof(ulong) > ClusterGeometry.MaxL1Bytes)
             throw new NoSpaceException($"'{File.Name}' can't grow to {virtualBytes} bytes: its L1 table would exceed 32 MiB; use larger clusters");
-        byte[] fields = new byte[HeaderField.RefcountTableOffset - HeaderField.Size];
         if (neededCount > _l1.Count)
             await MoveL1Async((int)neededCount);
-        HeaderField.WriteUInt64(fields, 0, (ulong)virtualBytes);
-        HeaderField.WriteUInt32(fields, HeaderField.CryptMethod - HeaderField.Size, (uint)Header.Encryption);
-        HeaderField.WriteUInt32(fields, HeaderField.L1Size - HeaderField.Size, (uint)_l1.Count);
-        HeaderField.WriteUInt64(fields, HeaderField.L1TableOffset - HeaderField.Size, (ulong)_l1.Offset.Bytes);
-        await Order.WriteHeaderAsync(HeaderField.Size, fields);
-        HostOffset oldL1 = Header.L1Table;
-        int oldL1Count = Header.L1EntryCount;
-        Header = Header with { VirtualBytes = virtualBytes, L1Table = _l1.Offset, L1EntryCount = _l1.Count };
-        if (oldL1 != _l1.Offset && oldL1Count > 0)
-            Freed.Add(geometry.ClusterOf(oldL1), geometry.ClusterCount(oldL1Count * (long)sizeof(ulong)), discard: false);
-        await SettleAsync();
+        Header before = Header;
+        Header = Header with { VirtualBytes = virtualBytes };
+        try
+        {
+            await fill();
+            await SettleAsync();
+        }
+        catch
+        {
+            Header = before;
+            throw;
+        }
+        byte[] size = new byte[sizeof(ulong)];
+        HeaderField.WriteUInt64(size, 0, (ulong)virtualBytes);
+        await Order.WriteHeaderAsync(HeaderField.Size, size);
     }
 
+    /// <summary>Puts the L1 table where it has room for more entries, and the header after it.</summary>
     private async Task MoveL1Async(int count)
     {
         long bytes = (long)count * sizeof(ulong);
@@ -183,6 +188,15 @@ internal sealed class ImageMetadata
         Published.Grow(count);
         await Order.FlushAsync();
         Map.SetRange(MetadataMap.ActiveL1, start, bytes);
+        byte[] fields = new byte[HeaderField.RefcountTableOffset - HeaderField.L1Size];
+        HeaderField.WriteUInt32(fields, 0, (uint)count);
+        HeaderField.WriteUInt64(fields, HeaderField.L1TableOffset - HeaderField.L1Size, (ulong)start.Bytes);
+        await Order.WriteHeaderAsync(HeaderField.L1Size, fields);
+        (HostOffset oldTable, int oldCount) = (Header.L1Table, Header.L1EntryCount);
+        Header = Header with { L1Table = start, L1EntryCount = count };
+        if (oldCount > 0)
+            Freed.Add(Geometry.ClusterOf(oldTable), Geometry.ClusterCount(oldCount * (long)sizeof(ulong)), discard: false);
+        await SettleAsync();
     }
 
     private static async Task<PointerTable> LoadTableAsync(IBlockFile file, HostOffset offset, long bytes)
