@@ -48,6 +48,9 @@ public sealed class Qcow2Image : IDiskSource
     /// <summary>Whether a metadata write, a flush or damage has stopped the image; it has to be opened again.</summary>
     public bool HasFailed => _metadata.Health.HasFailed;
 
+    /// <summary>Where the image's metadata lies, for who must tell what a write hits.</summary>
+    internal MetadataMap Map => _metadata.Map;
+
     /// <summary>Opens an image file, with the locks that go with the access, and its backing chain.</summary>
     /// <exception cref="ImageLockedException">Another user of the file excludes this one.</exception>
     /// <exception cref="Qcow2FormatException">The file breaks the specification.</exception>

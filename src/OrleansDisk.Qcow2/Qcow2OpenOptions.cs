@@ -19,4 +19,7 @@ public sealed record Qcow2OpenOptions
 
     /// <summary>Whether space that the guest discards goes back to the host.</summary>
     public bool PassDiscard { get; init; } = true;
+
+    /// <summary>How the files of the backing chain are opened.</summary>
+    internal Func<string, ImageAccess, IBlockFile> OpenFile { get; init; } = LocalBlockFile.Open;
 }

@@ -53,7 +53,7 @@ internal static class BackingChain
         ImageAccess access = overlayOptions.Access == ImageAccess.ReadShared ? ImageAccess.ReadShared : ImageAccess.Read;
         try
         {
-            var file = LocalBlockFile.Open(path, access);
+            IBlockFile file = overlayOptions.OpenFile(path, access);
             try
             {
                 return await OpenAsync(file, overlay.BackingFormat, overlayOptions with { Access = access }, above);
@@ -71,7 +71,7 @@ internal static class BackingChain
     }
 
     private static async Task<IDiskSource> OpenAsync(
-        LocalBlockFile file, string? format, Qcow2OpenOptions options, IReadOnlyList<string> above)
+        IBlockFile file, string? format, Qcow2OpenOptions options, IReadOnlyList<string> above)
     {
         format ??= await HeaderReader.ProbeFormatAsync(file);
         return format switch

@@ -1,0 +1,126 @@
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Check;
+using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Simulation.Host;
+using OrleansDisk.Simulation.Model;
+
+namespace OrleansDisk.Simulation.Crash;
+
+/// <summary>
+/// Opens one crash state for writing, checks it, and finds where each sector of the disk lies: all that depends on the
+/// state's metadata alone.
+/// </summary>
+/// <param name="writes">The writes of the barrier.</param>
+/// <param name="state">The state.</param>
+/// <param name="model">What the disk may hold.</param>
+/// <param name="limits">What else must hold.</param>
+internal sealed class StateExamination(UnflushedWrites writes, CrashState state, DiskModel model, JudgeLimits limits)
+{
+    /// <summary>Sectors whose place in the file unflushed writes touch: guest sector, file sector.</summary>
+    public List<(int Guest, int InFile)> Touched { get; } = [];
+
+    /// <summary>The writes on which the examination's outcome depends.</summary>
+    public int[] Deciding { get; private set; } = [];
+
+    /// <summary>The disk as it reads in this state.</summary>
+    public byte[] Disk { get; private set; } = [];
+
+    /// <exception cref="SimulationFailure">An invariant does not hold.</exception>
+    public void Run()
+    {
+        try
+        {
+            new SeededScheduler(new Random(0)).Run(RunAsync);
+        }
+        catch (Exception e) when (e is IOException or ArgumentException or InvariantException)
+        {
+            throw new SimulationFailure("I1", $"a crash left an image that does not open: {e.Message}");
+        }
+    }
+
+    private async Task RunAsync()
+    {
+        await CheckAsync();
+        var view = new CrashView(limits.ImageName, writes, state);
+        var options = new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = limits.OpenBacking };
+        await using Qcow2Image image = await Qcow2Image.OpenAsync(view, options);
+        await FindDecidingAsync(view, image);
+        int sectors = (int)(image.VirtualBytes / SectorContent.Bytes);
+        if (sectors != model.SectorCount && sectors != model.GrowingTo)
+            throw new SimulationFailure("I4", $"the disk has {sectors} sectors after a crash, not {model.SectorCount}");
+        Disk = new byte[image.VirtualBytes];
+        await image.ReadAsync(0, Disk);
+        for (long at = 0; at < Disk.Length;)
+        {
+            DiskExtent extent = await image.GetExtentAsync(at, Disk.Length - at);
+            Judge(at, extent);
+            at += extent.Bytes;
+        }
+    }
+
+    private async Task CheckAsync()
+    {
+        var view = new CrashView(limits.ImageName, writes, state) { IsReadOnly = true };
+        CheckReport report = await ImageCheck.RunAsync(view, new CheckOptions { MaxKeptFindings = 5 });
+        if (report.CorruptionCount + report.CheckErrorCount > 0)
+            throw new SimulationFailure("I2", $"a crash left corruption: {Describe(report)}");
+        if (report.LeakCount > limits.MaxLeaks)
+            throw new SimulationFailure("I2", $"a crash leaked {report.LeakCount} clusters, at most {limits.MaxLeaks} can be on their way: {Describe(report)}");
+    }
+
+    private static string Describe(CheckReport report) => string.Join("; ", report.Findings.Select(finding => finding.Message));
+
+    private async Task FindDecidingAsync(CrashView view, Qcow2Image image)
+    {
+        var deciding = new SortedSet<int>();
+        foreach ((long offset, long bytes) in await MetadataExtent.FindAsync(view, image.Header))
+        {
+            (int first, int count) = DiskModel.SectorsOf(offset, bytes);
+            for (int sector = first; sector < first + count; sector++)
+                deciding.UnionWith(writes.WritesOf(sector));
+        }
+        Deciding = [.. deciding];
+    }
+
+    /// <summary>Holds an extent's sectors against the model, and what the engine reads there against the file.</summary>
+    private void Judge(long offset, DiskExtent extent)
+    {
+        for (long at = offset; at < offset + extent.Bytes; at += SectorContent.Bytes)
+        {
+            int sector = (int)(at / SectorContent.Bytes);
+            long read = SectorContent.Parse(Disk.AsSpan((int)at, SectorContent.Bytes));
+            long content = read;
+            if (extent.HostOffset is { } host && extent.State == DiskExtentState.Data)
+            {
+                int inFile = (int)((host + at - offset) / SectorContent.Bytes);
+                content = writes.ContentOf(state, inFile);
+                if (writes.Touches(inFile))
+                    Touched.Add((sector, inFile));
+            }
+            else if (!extent.IsCompressed)
+            {
+                content = extent.State == DiskExtentState.Unallocated ? model.BackingContent(sector) : 0;
+            }
+            if (content != read)
+            {
+                throw new SimulationFailure("I1", $"sector {sector} reads {SectorContent.Describe(read)}, "
+                    + $"but its place in the file ({extent.State}) says {SectorContent.Describe(content)}");
+            }
+            JudgeSector(model, sector, content);
+        }
+    }
+
+    /// <exception cref="SimulationFailure">The content is none that the sector may have after a crash.</exception>
+    public static void JudgeSector(DiskModel model, int sector, long content)
+    {
+        bool isAllowed = sector < model.SectorCount ? model.MayHoldAfterCrash(sector, content) : content == 0;
+        if (isAllowed)
+            return;
+        string invariant = content == SectorContent.Poison || content < 0 ? "I6"
+            : content == model.BackingContent(sector) ? "I7" : "I4, I5";
+        string allowed = sector < model.SectorCount ? model.DescribeAfterCrash(sector) : "zeros";
+        throw new SimulationFailure(invariant,
+            $"sector {sector} holds {SectorContent.Describe(content)} after a crash; allowed: {allowed}");
+    }
+}

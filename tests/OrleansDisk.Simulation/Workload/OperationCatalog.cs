@@ -1,0 +1,36 @@
+using OrleansDisk.Simulation.Workload.Operations;
+
+namespace OrleansDisk.Simulation.Workload;
+
+/// <summary>All kinds of operations, and how often they come.</summary>
+internal static class OperationCatalog
+{
+    private static readonly (int Weight, Func<OperationDraw, IOperation> Draw)[] s_all =
+    [
+        (44, WriteOperation.Draw),
+        (10, ReadOperation.Draw),
+        (12, ZeroOperation.Draw),
+        (9, DiscardOperation.Draw),
+        (8, _ => new FlushOperation()),
+        (4, ExtentOperation.Draw),
+        (2, GrowOperation.Draw),
+        (2, _ => new SettledCheckOperation()),
+        (2, ReopenOperation.Draw),
+        (1, CrashOperation.Draw),
+    ];
+
+    private static readonly int s_totalWeight = s_all.Sum(kind => kind.Weight);
+
+    /// <summary>The next operation that a seed chooses.</summary>
+    public static IOperation Draw(OperationDraw draw)
+    {
+        int at = draw.Random.Next(s_totalWeight);
+        foreach ((int weight, Func<OperationDraw, IOperation> drawKind) in s_all)
+        {
+            if (at < weight)
+                return drawKind(draw);
+            at -= weight;
+        }
+        throw new InvalidOperationException("weights do not add up");
+    }
+}

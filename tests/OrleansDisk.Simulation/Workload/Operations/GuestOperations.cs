@@ -1,0 +1,113 @@
+using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Simulation.Model;
+
+namespace OrleansDisk.Simulation.Workload.Operations;
+
+/// <summary>A write of any alignment, with or without FUA.</summary>
+internal sealed record WriteOperation(long Offset, int Bytes, bool Fua) : IOperation
+{
+    public static WriteOperation Draw(OperationDraw draw)
+    {
+        (long offset, int bytes) = draw.Range();
+        return new WriteOperation(offset, bytes, draw.OneIn(8));
+    }
+
+    public async Task RunAsync(World world)
+    {
+        using SectorHolds.Hold hold = await world.HoldAsync(Offset, Bytes);
+        if (!await world.PinAsync(hold.Parts))
+            return;
+        DiskModel.Change change = world.Model.BeginWrite(Offset, Bytes, out byte[] data);
+        await world.ChangeAsync(change, Bytes, Fua, image => image.WriteAsync(Offset, data, Fua));
+    }
+}
+
+/// <summary>A read of any alignment.</summary>
+internal sealed record ReadOperation(long Offset, int Bytes) : IOperation
+{
+    public static ReadOperation Draw(OperationDraw draw)
+    {
+        (long offset, int bytes) = draw.Range();
+        return new ReadOperation(offset, bytes);
+    }
+
+    public Task RunAsync(World world) => world.ReadAsync(Offset, Bytes);
+}
+
+/// <summary>Zeros by entries or by writes.</summary>
+internal sealed record ZeroOperation(long Offset, int Bytes, bool MayUnmap, bool Fua) : IOperation
+{
+    public static ZeroOperation Draw(OperationDraw draw)
+    {
+        (long offset, int bytes) = draw.Range();
+        return new ZeroOperation(offset, bytes, draw.OneIn(2), draw.OneIn(8));
+    }
+
+    public async Task RunAsync(World world)
+    {
+        using SectorHolds.Hold hold = await world.HoldAsync(Offset, Bytes);
+        if (!await world.PinAsync(hold.Parts))
+            return;
+        DiskModel.Change change = world.Model.BeginZero(Offset, Bytes);
+        await world.ChangeAsync(change, Bytes, Fua, image => image.WriteZeroesAsync(Offset, Bytes, MayUnmap, Fua));
+    }
+}
+
+/// <summary>A discard leaves each sector as it was or makes it zeros, and what it then reads stays.</summary>
+internal sealed record DiscardOperation(long Offset, int Bytes, bool Fua) : IOperation
+{
+    public static DiscardOperation Draw(OperationDraw draw)
+    {
+        (long offset, int bytes) = draw.Range();
+        return new DiscardOperation(offset, bytes, draw.OneIn(8));
+    }
+
+    public async Task RunAsync(World world)
+    {
+        using SectorHolds.Hold hold = await world.HoldAsync(Offset, Bytes);
+        DiskModel.Change change = world.Model.BeginDiscard(Offset, Bytes);
+        bool succeeded = await world.TryChangeAsync(Bytes, image => image.DiscardAsync(Offset, Bytes, Fua));
+        change.EndUncertain();
+        if (!succeeded)
+            return;
+        hold.TakeAloneWhatIsFree();
+        await world.PinAsync(hold.Parts);
+    }
+}
+
+internal sealed record FlushOperation : IOperation
+{
+    public async Task RunAsync(World world)
+    {
+        long begin = world.Model.BeginFlush();
+        if (await world.TryAsync(image => image.FlushAsync()))
+            world.Model.EndFlush(begin);
+    }
+}
+
+/// <summary>Extents cover the range without gaps, and who says zero reads zero.</summary>
+internal sealed record ExtentOperation(long Offset, int Bytes) : IOperation
+{
+    public static ExtentOperation Draw(OperationDraw draw)
+    {
+        (long offset, int bytes) = draw.Range();
+        return new ExtentOperation(offset, bytes);
+    }
+
+    public async Task RunAsync(World world)
+    {
+        for (long at = Offset; at < Offset + Bytes;)
+        {
+            long left = Offset + Bytes - at;
+            long[] from = world.Model.BeginRead(at, left);
+            DiskExtent extent = default;
+            if (!await world.TryAsync(async image => extent = await image.GetExtentAsync(at, left)))
+                return;
+            if (extent.Bytes < 1 || extent.Bytes > left)
+                throw new SimulationFailure("extent", $"an extent of {extent.Bytes} bytes at {at}, where {left} were asked for");
+            if (extent.State is DiskExtentState.Zero or DiskExtentState.ZeroAllocated)
+                world.Model.EndRead(at, new byte[extent.Bytes], from);
+            at += extent.Bytes;
+        }
+    }
+}

@@ -1,0 +1,77 @@
+namespace OrleansDisk.Simulation.Workload;
+
+/// <summary>What a run's image and its surroundings are like.</summary>
+internal sealed record Shape
+{
+    public int Version { get; init; } = 3;
+
+    public int ClusterBits { get; init; } = 9;
+
+    public int RefcountOrder { get; init; } = 4;
+
+    public int SectorCount { get; init; } = 256;
+
+    /// <summary>Files below the image: 0, 1 or 2.</summary>
+    public int BackingDepth { get; init; }
+
+    /// <summary>Size of the disk just below, in sectors; it may be shorter or longer than the image's.</summary>
+    public int BackingSectorCount { get; init; }
+
+    /// <summary>Whether every guest cluster has its host cluster from the start.</summary>
+    public bool IsPreallocated { get; init; }
+
+    /// <summary>Number of the image by qemu-img with snapshots from which the run starts, or -1.</summary>
+    public int Fixture { get; init; } = -1;
+
+    /// <summary>L2 tables, and refcount blocks, that the caches hold: 2 or 3, so that every path of eviction is walked.</summary>
+    public int CachedTableCount { get; init; } = 2;
+
+    public bool CanPunchHoles { get; init; } = true;
+
+    public bool PassDiscard { get; init; } = true;
+
+    /// <summary>Operations that run at once.</summary>
+    public int MaxInFlight { get; init; } = 6;
+
+    /// <summary>Clusters of garbage behind the image, as a file has that was once larger.</summary>
+    public int PoisonClusterCount { get; init; }
+
+    public int ClusterBytes => 1 << ClusterBits;
+
+    public int ClusterSectorCount => ClusterBytes / 512;
+
+    /// <summary>What a seed says.</summary>
+    public static Shape Draw(Random random)
+    {
+        int version = random.Next(4) == 0 ? 2 : 3;
+        int clusterBits = DrawClusterBits(random);
+        int clusterSectors = (1 << clusterBits) / 512;
+        int sectors = Math.Max(random.Next(64, 320), (3 * clusterSectors) + random.Next(1 + (3 * clusterSectors)));
+        bool hasFixture = random.Next(5) == 0 && clusterBits <= 16;
+        int depth = hasFixture || random.Next(2) == 0 ? 0 : random.Next(1, 3);
+        return new Shape
+        {
+            Version = version,
+            ClusterBits = clusterBits,
+            RefcountOrder = version == 2 ? 4 : random.Next(7),
+            SectorCount = sectors,
+            BackingDepth = depth,
+            BackingSectorCount = depth == 0 ? 0 : random.Next(sectors / 2, sectors * 3 / 2),
+            IsPreallocated = depth == 0 && !hasFixture && random.Next(8) == 0,
+            Fixture = hasFixture ? random.Next(SnapshotFixture.Count) : -1,
+            CachedTableCount = random.Next(2, 4),
+            CanPunchHoles = random.Next(2) == 0,
+            PassDiscard = random.Next(4) != 0,
+            MaxInFlight = random.Next(1, 9),
+            PoisonClusterCount = random.Next(3) == 0 ? 0 : random.Next(1, 40),
+        };
+    }
+
+    /// <summary>Small clusters mostly: they make many tables; the others now and then.</summary>
+    private static int DrawClusterBits(Random random) => random.Next(100) switch
+    {
+        < 88 => random.Next(9, 13),
+        < 98 => random.Next(13, 17),
+        _ => random.Next(17, 22),
+    };
+}

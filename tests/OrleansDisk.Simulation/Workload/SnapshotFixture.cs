@@ -1,0 +1,71 @@
+using OrleansDisk.Simulation.Model;
+using OrleansDisk.Simulation.Run;
+
+namespace OrleansDisk.Simulation.Workload;
+
+/// <summary>
+/// Images that qemu-img made, with internal snapshots: their copied flags are cleared, so that writing copies L2 tables
+/// and data. Each is made once in a process.
+/// </summary>
+internal sealed class SnapshotFixture
+{
+    private static readonly (int Version, int ClusterBits, int RefcountBits, int SectorCount)[] s_variants =
+    [
+        (3, 9, 16, 256), (3, 9, 2, 192), (2, 10, 16, 256), (3, 11, 64, 320), (3, 12, 8, 512), (3, 16, 16, 1024),
+    ];
+
+    private static readonly Lazy<SnapshotFixture>[] s_made =
+        [.. Enumerable.Range(0, s_variants.Length).Select(number => new Lazy<SnapshotFixture>(() => Make(number)))];
+
+    private SnapshotFixture(int number, byte[] image, long[] contents)
+    {
+        (Shape, Image, Contents) = (ShapeOf(number), image, contents);
+    }
+
+    public static int Count => s_variants.Length;
+
+    /// <summary>The image's sizes; all else is the run's choice.</summary>
+    public Shape Shape { get; }
+
+    public byte[] Image { get; }
+
+    /// <summary>What each sector of the disk holds.</summary>
+    public IReadOnlyList<long> Contents { get; }
+
+    public static SnapshotFixture Get(int number) => s_made[number].Value;
+
+    private static Shape ShapeOf(int number)
+    {
+        (int version, int clusterBits, int refcountBits, int sectors) = s_variants[number];
+        return new Shape
+        {
+            Version = version,
+            ClusterBits = clusterBits,
+            RefcountOrder = System.Numerics.BitOperations.Log2((uint)refcountBits),
+            SectorCount = sectors,
+            Fixture = number,
+        };
+    }
+
+    private static SnapshotFixture Make(int number)
+    {
+        Shape shape = ShapeOf(number);
+        string path = Scratch.PathOf($"fixture{number}.qcow2");
+        string compat = shape.Version == 2 ? "0.10" : "1.1";
+        Tool.Run("qemu-img", "create", "-q", "-f", "qcow2", "-o",
+            $"compat={compat},cluster_size={shape.ClusterBytes},refcount_bits={1 << shape.RefcountOrder}", path, $"{shape.SectorCount * 512}");
+        int half = shape.SectorCount / 2 * 512;
+        Tool.Run("qemu-io", "-c", $"write -P 0x11 0 {half}", "-c", $"write -P 0x12 {half + 8192} 4096", path);
+        Tool.Run("qemu-img", "snapshot", "-c", "first", path);
+        Tool.Run("qemu-io", "-c", "write -P 0x21 2048 8192", "-c", $"write -z 12288 {shape.ClusterBytes}", path);
+        Tool.Run("qemu-img", "snapshot", "-c", "second", path);
+        Tool.Run("qemu-io", "-c", "write -P 0x31 4096 2048", path);
+        string raw = Scratch.PathOf($"fixture{number}.raw");
+        Tool.Run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, raw);
+        byte[] disk = File.ReadAllBytes(raw);
+        long[] contents = new long[shape.SectorCount];
+        for (int sector = 0; sector < contents.Length; sector++)
+            contents[sector] = SectorContent.Parse(disk.AsSpan(sector * SectorContent.Bytes, SectorContent.Bytes));
+        return new SnapshotFixture(number, File.ReadAllBytes(path), contents);
+    }
+}

@@ -1,0 +1,191 @@
+using System.Buffers.Binary;
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
+using OrleansDisk.Simulation.Host;
+using OrleansDisk.Simulation.Model;
+
+namespace OrleansDisk.Simulation.Workload;
+
+/// <summary>The files from which a run starts, and what the disk in them holds.</summary>
+internal sealed class StartImage
+{
+    public const string Name = "top.qcow2";
+    private const string Middle = "middle.qcow2";
+    private const string Bottom = "bottom.raw";
+
+    /// <summary>Contents of backing layers are those of writes that no run comes to.</summary>
+    private const long FirstLayerWrite = 1L << 30;
+
+    private readonly Shape _shape;
+    private readonly Random _random;
+    private readonly SimulatedHost _workshop;
+
+    private StartImage(Shape shape, Random random)
+    {
+        (_shape, _random) = (shape, random);
+        _workshop = new SimulatedHost(scheduler: null, random);
+    }
+
+    public DiskModel Model { get; private set; } = new([], []);
+
+    /// <summary>Sectors of the file that belong to snapshots: nothing may write them.</summary>
+    public HashSet<int> FrozenSectors { get; } = [];
+
+    /// <summary>Makes the files on a host.</summary>
+    public static StartImage Make(Shape shape, Random random, SimulatedHost host)
+    {
+        var start = new StartImage(shape, random);
+        new SeededScheduler(new Random(0)).Run(start.MakeAsync);
+        foreach (string name in (ReadOnlySpan<string>)[Name, Middle, Bottom])
+        {
+            if (start._workshop.Has(name))
+                host[name] = new SimulatedDisk(start._workshop[name].Visible.Bytes);
+        }
+        return start;
+    }
+
+    /// <summary>Fills what no refcount counts with poison: nobody may ever read it.</summary>
+    public static void PoisonFreeSpace(ByteStore file, Header header, IEnumerable<long> freeClusters)
+    {
+        byte[] poison = new byte[header.Geometry.ClusterBytes];
+        SectorContent.Fill(poison, SectorContent.Poison);
+        foreach (long cluster in freeClusters)
+            file.Write(cluster << header.Geometry.ClusterBits, poison);
+    }
+
+    private async Task MakeAsync()
+    {
+        List<long> backing = await MakeBackingAsync();
+        if (_shape.Fixture >= 0)
+        {
+            var fixture = SnapshotFixture.Get(_shape.Fixture);
+            _workshop[Name] = new SimulatedDisk(fixture.Image);
+            Model = new DiskModel(fixture.Contents, []);
+            await FreezeSnapshotsAsync();
+        }
+        else
+        {
+            _workshop[Name] = new SimulatedDisk([]);
+            await using (SimulatedFile file = Open(Name, ImageAccess.Write))
+                await CreateOperation.CreateAsync(file, CreateOptions());
+            Model = new DiskModel([.. Enumerable.Range(0, _shape.SectorCount)
+                .Select(sector => sector < backing.Count ? backing[sector] : 0)], backing);
+        }
+        AppendPoison();
+    }
+
+    private CreateOptions CreateOptions() => new()
+    {
+        VirtualBytes = _shape.SectorCount * 512L,
+        Version = _shape.Version,
+        ClusterBytes = _shape.ClusterBytes,
+        RefcountBits = 1L << _shape.RefcountOrder,
+        Preallocation = _shape.IsPreallocated ? Preallocation.Metadata : Preallocation.Off,
+        BackingFile = _shape.BackingDepth switch { 0 => null, 1 => Bottom, _ => Middle },
+        BackingFormat = _shape.BackingDepth switch { 0 => null, 1 => "raw", _ => "qcow2" },
+    };
+
+    /// <summary>Makes what lies below the image; returns what each of its sectors reads.</summary>
+    private async Task<List<long>> MakeBackingAsync()
+    {
+        var contents = new List<long>();
+        if (_shape.BackingDepth == 0)
+            return contents;
+        byte[] raw = new byte[_shape.BackingSectorCount * SectorContent.Bytes];
+        for (int sector = 0; sector < _shape.BackingSectorCount; sector++)
+        {
+            contents.Add(_random.Next(4) == 0 ? 0 : SectorContent.Of(FirstLayerWrite, sector));
+            SectorContent.Fill(raw.AsSpan(sector * SectorContent.Bytes, SectorContent.Bytes), contents[sector]);
+        }
+        _workshop[Bottom] = new SimulatedDisk(raw);
+        if (_shape.BackingDepth == 2)
+            await MakeMiddleAsync(contents);
+        return contents;
+    }
+
+    private async Task MakeMiddleAsync(List<long> contents)
+    {
+        _workshop[Middle] = new SimulatedDisk([]);
+        await using (SimulatedFile file = Open(Middle, ImageAccess.Write))
+        {
+            await CreateOperation.CreateAsync(file, new CreateOptions
+            {
+                VirtualBytes = contents.Count * 512L,
+                ClusterBytes = 512 << _random.Next(4),
+                BackingFile = Bottom,
+                BackingFormat = "raw",
+            });
+        }
+        await using Qcow2Image image = await Qcow2Image.OpenAsync(Open(Middle, ImageAccess.Write),
+            new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = _workshop.OpenBacking });
+        byte[] bytes = new byte[SectorContent.Bytes];
+        for (int i = 0; i < 12; i++)
+        {
+            int first = _random.Next(contents.Count);
+            int count = Math.Min(contents.Count - first, 1 + _random.Next(16));
+            bool isZero = _random.Next(3) == 0;
+            for (int sector = first; sector < first + count; sector++)
+            {
+                contents[sector] = isZero ? 0 : SectorContent.Of(FirstLayerWrite + 1 + i, sector);
+                SectorContent.Fill(bytes, contents[sector]);
+                await image.WriteAsync(sector * 512L, bytes.ToArray());
+            }
+        }
+    }
+
+    private void AppendPoison()
+    {
+        SimulatedDisk disk = _workshop[Name];
+        if (_shape.PoisonClusterCount == 0)
+            return;
+        long end = (disk.Visible.Length + _shape.ClusterBytes - 1L) / _shape.ClusterBytes * _shape.ClusterBytes;
+        byte[] poison = new byte[_shape.PoisonClusterCount * _shape.ClusterBytes];
+        SectorContent.Fill(poison, SectorContent.Poison);
+        disk.Visible.Write(end, poison);
+    }
+
+    private async Task FreezeSnapshotsAsync()
+    {
+        await using SimulatedFile file = Open(Name, ImageAccess.Read);
+        Header header = await HeaderReader.ReadAsync(file);
+        long tableBytes = 0;
+        foreach (SnapshotEntry snapshot in await DirectoryReader.ReadSnapshotsAsync(file, header))
+        {
+            tableBytes += (snapshot.StoredBytes + 7) & ~7;
+            await FreezeAsync(file, header, snapshot);
+        }
+        Freeze(header.SnapshotTable.Bytes, tableBytes);
+    }
+
+    private async Task FreezeAsync(SimulatedFile file, Header header, SnapshotEntry snapshot)
+    {
+        Freeze(snapshot.L1Table.Bytes, snapshot.L1EntryCount * (long)sizeof(ulong));
+        byte[] l1 = new byte[snapshot.L1EntryCount * sizeof(ulong)];
+        byte[] l2 = new byte[header.Geometry.ClusterBytes];
+        await file.ReadAsync(snapshot.L1Table.Bytes, l1);
+        for (int i = 0; i < l1.Length; i += sizeof(ulong))
+        {
+            var table = new L1Entry(BinaryPrimitives.ReadUInt64BigEndian(l1.AsSpan(i)));
+            if (!table.IsAllocated)
+                continue;
+            Freeze(table.L2Table.Bytes, l2.Length);
+            await file.ReadAsync(table.L2Table.Bytes, l2);
+            for (int j = 0; j < l2.Length; j += sizeof(ulong))
+            {
+                var entry = new L2Entry(BinaryPrimitives.ReadUInt64BigEndian(l2.AsSpan(j)));
+                if (entry.Kind is ClusterKind.Data or ClusterKind.ZeroAllocated)
+                    Freeze(entry.Host.Bytes, l2.Length);
+            }
+        }
+    }
+
+    private void Freeze(long offset, long bytes)
+    {
+        (int first, int count) = DiskModel.SectorsOf(offset, bytes);
+        FrozenSectors.UnionWith(Enumerable.Range(first, count));
+    }
+
+    private SimulatedFile Open(string name, ImageAccess access) => _workshop.Open(name, access, new FaultPlan([]), canPunchHoles: true);
+}
