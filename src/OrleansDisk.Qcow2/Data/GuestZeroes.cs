@@ -90,7 +90,8 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             return;
         for (long done = 0; done < bytes;)
         {
-            int part = (int)Math.Min(bytes - done, ZeroBytes.Length);
+            // Parts meet at multiples of their length: a crash between two of them tears no sector.
+            int part = (int)Math.Min(bytes - done, ZeroBytes.Length - ((offset.Bytes + done) % ZeroBytes.Length));
             await writer.WriteAsync(offset + done, ZeroBytes[..part]);
             done += part;
         }
