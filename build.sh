@@ -22,6 +22,8 @@ usage: ./build.sh VERB [OPTION...]
   demo              make an image, serve it from its grain over NBD, write it, read it back, check it
   test [--install]  build everything and run all tests; --install gets the Debian packages that the tests need
                     further options go to `dotnet test`, for example --filter Qcow2
+  simulate [OPTION...]
+                    crashes and faults on a simulated disk, seed after seed, until Ctrl-C; --seconds N, --from SEED, --seed SEED
   publish           release programs odisk and odiskd in artifacts/publish/
   bench [OPTION...] NBD servers side by side; also `bench memory` and `bench micro`; --help tells all options
 USAGE
@@ -84,6 +86,12 @@ test_with() { # RUNTIME PROJECT [OPTION...]: options go to `dotnet test`
     dotnet test "$2" --no-build -m:1 "${properties[@]}" "${@:3}"
 }
 
+# Runs in place of this script, so that Ctrl-C and the exit status are its own.
+simulate() {
+    dotnet build tests/OrleansDisk.Simulation -c Release -v quiet
+    exec dotnet artifacts/bin/OrleansDisk.Simulation/release/OrleansDisk.Simulation.dll "$@"
+}
+
 publish() {
     local identifier out=artifacts/publish
     identifier=linux-$(case $(uname -m) in aarch64) echo arm64 ;; *) echo x64 ;; esac)
@@ -116,6 +124,7 @@ run_bench() {
 case ${1:-help} in
     demo) exec samples/first-light/run ;;
     test) shift; run_tests "$@" ;;
+    simulate) shift; simulate "$@" ;;
     publish) publish ;;
     bench) shift; run_bench "$@" ;;
     help | -h | --help) usage ;;

@@ -1,7 +1,7 @@
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Data;
-using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
+using OrleansDisk.Simulation.Host;
 
 namespace OrleansDisk.Simulation.Tests;
 
@@ -49,18 +49,8 @@ public sealed class QuiescenceTests
         }
     });
 
-    private static void Run(Func<Qcow2Image, SimulatedFile, Task> scenario)
-    {
-        var scheduler = new SeededScheduler(new Random(1));
-        scheduler.Run(async () =>
-        {
-            var empty = new SimulatedFile([]);
-            await CreateOperation.CreateAsync(empty, new CreateOptions { VirtualBytes = 1 << 20, ClusterBytes = ClusterBytes });
-            var file = new SimulatedFile(empty.CrashState(empty.Pending, new Random(0)), scheduler);
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(file, new Qcow2OpenOptions { Access = ImageAccess.Write });
-            await scenario(image, file);
-        });
-    }
+    private static void Run(Func<Qcow2Image, SimulatedFile, Task> scenario) => Scenario.Run(
+        new CreateOptions { VirtualBytes = 1 << 20, ClusterBytes = ClusterBytes }, cachedTables: 16, scenario);
 
     private static byte[] Filled(byte value)
     {

@@ -24,21 +24,32 @@ internal sealed class CrashView(string name, UnflushedWrites writes, CrashState 
 
     public ValueTask ReadAsync(long offset, Memory<byte> buffer)
     {
-        writes.Read(state, offset, buffer.Span);
+        TryRead(offset, buffer.Span);
+        return ValueTask.CompletedTask;
+    }
+
+    public bool TryRead(long offset, Span<byte> buffer)
+    {
+        writes.Read(state, offset, buffer);
         foreach ((long start, byte[] data) in _written)
         {
             long from = Math.Max(start, offset);
             long to = Math.Min(start + data.Length, offset + buffer.Length);
             if (from < to)
-                data.AsSpan((int)(from - start), (int)(to - from)).CopyTo(buffer.Span[(int)(from - offset)..]);
+                data.AsSpan((int)(from - start), (int)(to - from)).CopyTo(buffer[(int)(from - offset)..]);
         }
-        return ValueTask.CompletedTask;
+        return true;
+    }
+
+    public void Write(long offset, ReadOnlySpan<byte> data)
+    {
+        _written[offset] = data.ToArray();
+        _length = Math.Max(_length, offset + data.Length);
     }
 
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data)
     {
-        _written[offset] = data.ToArray();
-        _length = Math.Max(_length, offset + data.Length);
+        Write(offset, data.Span);
         return ValueTask.CompletedTask;
     }
 

@@ -32,6 +32,8 @@ internal sealed class FileEvents
     public const string FlushAfterReftable = "flush after reftable";
     public const string FlushAfterHeader = "flush after header";
     public const string FlushAfterPointers = "flush after pointers";
+    public const string SessionRead = "session read";
+    public const string SessionWrite = "session write";
     public const string PunchHole = "punch hole";
     public const string SetLength = "set length";
 
@@ -43,7 +45,7 @@ internal sealed class FileEvents
     public Func<bool> IsCopying { get; set; } = () => false;
 
     /// <summary>Whether the write's target is metadata.</summary>
-    public static bool IsMetadata(string target) => target is not (DataWrite or CopyWrite or PunchHole);
+    public static bool IsMetadata(string target) => target is not (DataWrite or CopyWrite or SessionWrite or PunchHole);
 
     /// <summary>The image is open: what happens from here on is told apart by its map.</summary>
     public void Follow(MetadataMap map, Header header, Func<long, bool> isTable)

@@ -6,9 +6,12 @@ namespace OrleansDisk.Simulation.Host;
 /// </summary>
 internal sealed class SeededScheduler(Random random) : TaskScheduler
 {
+    /// <summary>Slow threads at a time.</summary>
+    private const int MaxDepth = 3;
     private readonly List<Task> _ready = [];
     private readonly PriorityQueue<TaskCompletionSource, long> _paused = new();
     private long _turn;
+    private int _depth;
     private SimulationFailure? _failure;
 
     /// <summary>Ends the run with a failure, whoever catches what is thrown meanwhile.</summary>
@@ -40,6 +43,19 @@ internal sealed class SeededScheduler(Random random) : TaskScheduler
         var pause = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         _paused.Enqueue(pause, _turn + turns);
         return new ValueTask(pause.Task);
+    }
+
+    /// <summary>
+    /// Takes some turns inside of the present one: what a thread beside the scheduler sees happen while it is slow.
+    /// </summary>
+    public void TakeTurns(int count)
+    {
+        if (_depth >= MaxDepth)
+            return;
+        _depth++;
+        while (count-- > 0 && (_ready.Count > 0 || _paused.Count > 0) && _failure is null)
+            TakeTurn();
+        _depth--;
     }
 
     protected override void QueueTask(Task task) => _ready.Add(task);

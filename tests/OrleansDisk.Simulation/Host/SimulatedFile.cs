@@ -58,6 +58,38 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
         disk.Visible.Read(offset, buffer.Span);
     }
 
+    /// <summary>A session's thread reads: it may be slow, and turns of the image run meanwhile.</summary>
+    public bool TryRead(long offset, Span<byte> buffer)
+    {
+        if (IsDead)
+            return false;
+        using Operation operation = Begin(FileEvents.SessionRead, offset, buffer.Length);
+        FaultKind? fault = Faults.Next(FileEvents.SessionRead);
+        host.TakeTurns();
+        if (fault is FaultKind.InputOutput)
+            throw Failure("reading", InputOutputError);
+        disk.Visible.Read(offset, buffer);
+        return host.Random.Next(8) != 0;
+    }
+
+    /// <summary>A session's thread writes, and turns of the image run before and after it takes effect.</summary>
+    public void Write(long offset, ReadOnlySpan<byte> data)
+    {
+        if (IsDead)
+            return;
+        using Operation operation = Begin(FileEvents.SessionWrite, offset, data.Length);
+        FaultKind? fault = Faults.Next(FileEvents.SessionWrite);
+        if (fault is FaultKind.InputOutput or FaultKind.NoSpace)
+            throw Failure("writing", fault == FaultKind.NoSpace ? NoSpaceError : InputOutputError);
+        FileWrite write = disk.Issue(offset, data.ToArray(), FileEvents.SessionWrite);
+        host.TakeTurns();
+        if (IsDead)
+            return;
+        Writing?.Invoke(offset, data.Length);
+        disk.Complete(write);
+        host.TakeTurns();
+    }
+
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data) => WriteAsync(offset, [data]);
 
     public ValueTask WriteAsync(long offset, IReadOnlyList<ReadOnlyMemory<byte>> pieces)

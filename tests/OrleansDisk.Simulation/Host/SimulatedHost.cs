@@ -96,6 +96,9 @@ internal sealed class SimulatedHost(SeededScheduler? scheduler, Random random)
 
     public ValueTask PauseAsync(int longOneIn) => scheduler?.PauseAsync(longOneIn) ?? ValueTask.CompletedTask;
 
+    /// <summary>Lets others go first while the caller, on a thread of its own, stays where it is.</summary>
+    public void TakeTurns() => scheduler?.TakeTurns(random.Next(random.Next(4) == 0 ? 60 : 2));
+
     public ValueTask WaitAsync(int turns) => scheduler?.WaitAsync(turns) ?? ValueTask.CompletedTask;
 
     private static bool Excludes(ImageAccess one, ImageAccess other) => one == ImageAccess.ReadShared || other == ImageAccess.ReadShared

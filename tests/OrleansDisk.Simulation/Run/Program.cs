@@ -37,11 +37,11 @@ internal static class Program
         var limits = new SimulationLimits();
         if (!options.TryGetValue("--operations", out string? list))
         {
-            return Report(() => new Simulation(plan, limits).Run(), e => FailureReport.Describe(plan, limits, e));
+            return Report(() => new SimulationRun(plan, limits).Run(), e => FailureReport.Describe(plan, limits, e));
         }
         int[] operations = [.. list.Split(',', StringSplitOptions.RemoveEmptyEntries).Select(index => int.Parse(index, CultureInfo.InvariantCulture))];
         SimulationPlan shrunk = plan with { Operations = [.. operations.Select(index => plan.Operations[index])] };
-        return Report(() => new Simulation(shrunk, limits).Run(), e => e.ToString());
+        return Report(() => new SimulationRun(shrunk, limits).Run(), e => e.ToString());
     }
 
     private static int Report(Func<SimulationResult> run, Func<Exception, string> describe)

@@ -45,10 +45,10 @@ internal sealed class SeedRun(int firstSeed, SimulationLimits limits)
             var plan = SimulationPlan.FromSeed(seed);
             try
             {
-                SimulationResult result = new Simulation(plan, limits).Run();
+                SimulationResult result = new SimulationRun(plan, limits).Run();
                 bool runsTwice = seed % TwiceOneIn == 0;
                 if (runsTwice)
-                    Compare(result, new Simulation(plan, limits).Run());
+                    Compare(result, new SimulationRun(plan, limits).Run());
                 Note(result, runsTwice);
             }
             catch (Exception e)

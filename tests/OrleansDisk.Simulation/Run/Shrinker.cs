@@ -44,7 +44,7 @@ internal static class Shrinker
         IReadOnlyList<IOperation> some = [.. operations.Select(index => plan.Operations[index])];
         try
         {
-            new Simulation(plan with { Operations = some }, limits).Run();
+            new SimulationRun(plan with { Operations = some }, limits).Run();
             return null;
         }
         catch (Exception e)

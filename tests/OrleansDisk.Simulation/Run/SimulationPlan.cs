@@ -32,7 +32,7 @@ internal sealed record SimulationPlan
                 SectorCount = fixture.SectorCount,
             };
         }
-        int count = shape.ClusterBits > 16 ? PlannedOperations / 8 : PlannedOperations;
+        int count = shape.ClusterBits > 16 ? PlannedOperations / 10 : PlannedOperations;
         return new SimulationPlan
         {
             Seed = seed,

@@ -7,8 +7,10 @@ internal static class OperationCatalog
 {
     private static readonly (int Weight, Func<OperationDraw, IOperation> Draw)[] s_all =
     [
-        (44, WriteOperation.Draw),
+        (36, WriteOperation.Draw),
         (10, ReadOperation.Draw),
+        (10, SessionWriteOperation.Draw),
+        (5, SessionReadOperation.Draw),
         (12, ZeroOperation.Draw),
         (9, DiscardOperation.Draw),
         (8, _ => new FlushOperation()),

@@ -46,7 +46,7 @@ internal sealed record Shape
         int version = random.Next(4) == 0 ? 2 : 3;
         int clusterBits = DrawClusterBits(random);
         int clusterSectors = (1 << clusterBits) / 512;
-        int sectors = Math.Max(random.Next(64, 320), (3 * clusterSectors) + random.Next(1 + (3 * clusterSectors)));
+        int sectors = Math.Max(random.Next(64, 320), (3 * clusterSectors) + random.Next(2 * clusterSectors));
         bool hasFixture = random.Next(5) == 0 && clusterBits <= 16;
         int depth = hasFixture || random.Next(2) == 0 ? 0 : random.Next(1, 3);
         return new Shape
@@ -70,8 +70,8 @@ internal sealed record Shape
     /// <summary>Small clusters mostly: they make many tables; the others now and then.</summary>
     private static int DrawClusterBits(Random random) => random.Next(100) switch
     {
-        < 88 => random.Next(9, 13),
-        < 98 => random.Next(13, 17),
+        < 92 => random.Next(9, 13),
+        < 99 => random.Next(13, 17),
         _ => random.Next(17, 22),
     };
 }

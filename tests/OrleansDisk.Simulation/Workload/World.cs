@@ -167,13 +167,19 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
     }
 
     /// <summary>Reads a range and holds it against the model.</summary>
-    public async Task ReadAsync(long offset, int bytes)
+    public Task ReadAsync(long offset, int bytes)
     {
-        long[] from = Model.BeginRead(offset, bytes);
         byte[] data = new byte[bytes];
+        return ReadAsync(offset, data, image => image.ReadAsync(offset, data));
+    }
+
+    /// <summary>Reads a range in some way and holds it against the model.</summary>
+    public async Task ReadAsync(long offset, byte[] data, Func<Qcow2Image, ValueTask> read)
+    {
+        long[] from = Model.BeginRead(offset, data.Length);
         int incarnation = _incarnation;
         _readsUnderWay++;
-        bool succeeded = await TryAsync(image => image.ReadAsync(offset, data));
+        bool succeeded = await TryAsync(read);
         if (incarnation != _incarnation)
             return;
         _readsUnderWay--;

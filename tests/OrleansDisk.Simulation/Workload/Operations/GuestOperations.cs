@@ -75,6 +75,49 @@ internal sealed record DiscardOperation(long Offset, int Bytes, bool Fua) : IOpe
     }
 }
 
+/// <summary>A session's thread writes by a lease where it can, and asks the image where it can't.</summary>
+internal sealed record SessionWriteOperation(long Offset, int Bytes) : IOperation
+{
+    public static SessionWriteOperation Draw(OperationDraw draw)
+    {
+        (long offset, int bytes) = draw.Range();
+        return new SessionWriteOperation(offset, bytes);
+    }
+
+    public async Task RunAsync(World world)
+    {
+        using SectorHolds.Hold hold = await world.HoldAsync(Offset, Bytes);
+        if (!await world.PinAsync(hold.Parts))
+            return;
+        DiskModel.Change change = world.Model.BeginWrite(Offset, Bytes, out byte[] data);
+        await world.ChangeAsync(change, Bytes, isDurable: false, image =>
+        {
+            using MappingLease lease = image.Lease();
+            return lease.TryWrite(Offset, data) ? ValueTask.CompletedTask : image.WriteAsync(Offset, data);
+        });
+    }
+}
+
+/// <summary>A session's thread reads by a lease where it can, and asks the image where it can't.</summary>
+internal sealed record SessionReadOperation(long Offset, int Bytes) : IOperation
+{
+    public static SessionReadOperation Draw(OperationDraw draw)
+    {
+        (long offset, int bytes) = draw.Range();
+        return new SessionReadOperation(offset, bytes);
+    }
+
+    public Task RunAsync(World world)
+    {
+        byte[] data = new byte[Bytes];
+        return world.ReadAsync(Offset, data, image =>
+        {
+            using MappingLease lease = image.Lease();
+            return lease.TryRead(Offset, data) ? ValueTask.CompletedTask : image.ReadAsync(Offset, data);
+        });
+    }
+}
+
 internal sealed record FlushOperation : IOperation
 {
     public async Task RunAsync(World world)

@@ -23,7 +23,7 @@ internal sealed record SimulationResult(ulong TraceHash, StateCounts Counts, IRe
 /// One seeded run: an image on a simulated disk under a load, and at every barrier the states in which a crash could
 /// leave the file, each held against docs/testing.md's invariants.
 /// </summary>
-internal sealed class Simulation
+internal sealed class SimulationRun
 {
     private const int MaxStatesInRecovery = 12;
     private const int RecoveryOperations = 4;
@@ -37,7 +37,7 @@ internal sealed class Simulation
     private readonly World _world;
     private readonly Random _recoveryRandom;
 
-    public Simulation(SimulationPlan plan, SimulationLimits limits)
+    public SimulationRun(SimulationPlan plan, SimulationLimits limits)
     {
         (_plan, _limits) = (plan, limits);
         _scheduler = new SeededScheduler(SimulationPlan.RandomOf(plan.Seed, "scheduler"));
