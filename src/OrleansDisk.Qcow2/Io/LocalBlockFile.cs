@@ -13,12 +13,14 @@ public sealed class LocalBlockFile : IBlockFile
     private const int InlineBytes = 128 << 10;
 
     private readonly SafeFileHandle _handle;
+    private readonly BlockingReads _blockingReads;
     private long _lengthBytes;
     private volatile bool _canReadNoWait = true;
 
     private LocalBlockFile(SafeFileHandle handle, string path, bool isReadOnly)
     {
         _handle = handle;
+        _blockingReads = new BlockingReads(handle, ReadBlocking);
         Name = path;
         IsReadOnly = isReadOnly;
         _lengthBytes = RandomAccess.GetLength(handle);
@@ -90,7 +92,7 @@ public sealed class LocalBlockFile : IBlockFile
                 return ValueTask.CompletedTask;
             (offset, buffer) = (offset + read, buffer[read..]);
         }
-        return OnThreadPool(() => ReadBlocking(offset, buffer.Span));
+        return _blockingReads.StartAsync(offset, buffer);
     }
 
     public bool TryRead(long offset, Span<byte> buffer) => ReadCached(offset, buffer) == buffer.Length;
