@@ -1,3 +1,5 @@
+using System.Buffers;
+
 namespace OrleansDisk.Nbd.Server;
 
 /// <summary>A run of bytes of one state.</summary>
@@ -8,10 +10,13 @@ internal sealed class ExtentList
 {
     private const int KeptCapacity = PooledRequest.MaxReadExtents;
 
-    private Extent[] _extents = new Extent[4];
+    private Extent[] _kept;
+    private Extent[] _extents;
     private uint _rangeBytes;
     private int _maxCount;
     private int _count;
+
+    public ExtentList() => _extents = _kept = new Extent[4];
 
     /// <summary>Bytes of the range that are described; can exceed it by the last extent.</summary>
     public ulong CoveredBytes { get; private set; }
@@ -24,8 +29,16 @@ internal sealed class ExtentList
         _maxCount = maxCount;
         _count = 0;
         CoveredBytes = 0;
-        if (_extents.Length > KeptCapacity)
-            _extents = new Extent[KeptCapacity];
+    }
+
+    /// <summary>Gives back what only a long list needed.</summary>
+    public void End()
+    {
+        _count = 0;
+        if (_extents == _kept)
+            return;
+        ArrayPool<Extent>.Shared.Return(_extents);
+        _extents = _kept;
     }
 
     /// <summary>Appends an extent; whether more are of use. Extents beyond that are ignored.</summary>
@@ -43,7 +56,7 @@ internal sealed class ExtentList
             if (_count == _maxCount)
                 return false;
             if (_count == _extents.Length)
-                Array.Resize(ref _extents, Math.Min(_extents.Length * 2, Math.Max(_maxCount, 4)));
+                Grow();
             _extents[_count++] = new Extent(length, state);
         }
         CoveredBytes += length;
@@ -58,5 +71,18 @@ internal sealed class ExtentList
         Extent last = _extents[_count - 1];
         _extents[_count - 1] = last with { Length = last.Length - (uint)(CoveredBytes - _rangeBytes) };
         CoveredBytes = _rangeBytes;
+    }
+
+    private void Grow()
+    {
+        if (_extents.Length < KeptCapacity)
+        {
+            Array.Resize(ref _kept, _kept.Length * 2);
+            _extents = _kept;
+            return;
+        }
+        Extent[] longest = ArrayPool<Extent>.Shared.Rent(PooledRequest.MaxStatusExtents);
+        _extents.CopyTo(longest, 0);
+        _extents = longest;
     }
 }

@@ -123,6 +123,7 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
         Reply.End();
         if (_abandoned)
             return false;
+        _extents.End();
         Buffer = default;
         if (_buffer is not null && (!keepsBuffer || _buffer.Length > KeptBufferBytes))
         {
