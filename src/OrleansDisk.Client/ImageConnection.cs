@@ -27,7 +27,13 @@ public sealed class ImageConnection : IAsyncDisposable
     }
 
     /// <summary>The image as it was opened last.</summary>
-    public OpenedImage Image => Volatile.Read(ref _opening).Image;
+    public OpenedImage Image => Opening.Image;
+
+    /// <summary>
+    /// The present opening of the image. Who reaches that image without this connection, because it is open in the same
+    /// process, tells it of completed writes and flushes.
+    /// </summary>
+    public ImageOpening Opening => Volatile.Read(ref _opening);
 
     /// <summary>
     /// Whether completed writes that no flush had covered may be lost. Every request fails from then on; who wants to go

@@ -7,12 +7,12 @@ using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
-using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Grains;
 
 /// <summary>
-/// Owns one image. Its scheduler is the engine's lock: everything that touches the image is a turn of this grain.
+/// Owns one image. The image's turns (<see cref="SharedDisk.Turns"/>) are the engine's lock, and are this grain's: it makes
+/// them when it opens the image, lends them to sessions of its process, and ends them when it closes it.
 /// Operations that open, close or make the file go through a queue, one after the other; requests to the open image run
 /// side by side, and the engine keeps them in order where that matters.
 /// </summary>
@@ -68,8 +68,8 @@ public sealed class ImageGrain : Grain, IImageGrain
         if (batch.Image != _keyText)
             return new(Refuse(SectorError.InvalidArgument, $"a batch for '{batch.Image}' came to '{_keyText}'"));
         if (_held is { } held && held.Generation == batch.Generation)
-            return held.RunAsync(batch);
-        return new(Refuse(SectorError.StaleGeneration, $"image '{_keyText}' was closed meanwhile; open it again"));
+            return new(held.RunAsync(batch));
+        return new(HeldImage.RefuseStale(_keyText, _held?.Generation ?? Guid.Empty));
     }
 
     public Task CreateAsync(CreateImage what) => InOrderAsync(async () =>
@@ -101,7 +101,7 @@ public sealed class ImageGrain : Grain, IImageGrain
         if (_pools.Find(_key).IsReadOnly)
             throw new ImageException(SectorError.ReadOnly, $"image '{_key}': pool '{_key.Pool}' is read-only");
         HeldImage held = await HoldAsync(forWriting: true);
-        await held.Image.GrowAsync(virtualBytes);
+        await held.Disk.Turns.RunAsync(() => held.Image.GrowAsync(virtualBytes));
         return held;
     });
 
@@ -113,7 +113,8 @@ public sealed class ImageGrain : Grain, IImageGrain
             var options = new CheckOptions { MaxKeptFindings = 100 };
             if (_held is { } held)
             {
-                await held.Image.RunSettledAsync(async file => report = await ImageCheck.RunAsync(file, options));
+                await held.Disk.Turns.RunAsync(() => held.Image.RunSettledAsync(
+                    async file => report = await ImageCheck.RunAsync(file, options)));
                 return;
             }
             await using var file = LocalBlockFile.Open(ExistingFile().Path, ImageAccess.Read);
@@ -135,18 +136,7 @@ public sealed class ImageGrain : Grain, IImageGrain
         HeldImage held = await HoldAsync(forWriting: false);
         if (offset < 0 || bytes < 0 || offset > held.Image.VirtualBytes - bytes)
             throw new ImageException(SectorError.InvalidArgument, $"image '{_key}': {bytes} bytes at {offset} are not inside the disk");
-        var extents = new List<SectorExtent>();
-        await foreach (MapExtent found in MapOperation.WalkAsync(held.Layers, offset, bytes))
-        {
-            SectorExtent extent = HeldImage.Describe(found);
-            if (extents.Count > 0 && extents[^1] is var last && last.IsHole == extent.IsHole && last.IsZero == extent.IsZero)
-                extents[^1] = last with { Bytes = last.Bytes + extent.Bytes };
-            else if (extents.Count < SectorBatch.MaxExtents)
-                extents.Add(extent);
-            else
-                break;
-        }
-        return new ReadOnlyMemory<SectorExtent>([.. extents]);
+        return await held.Disk.Turns.RunAsync(() => held.MapAsync(offset, bytes));
     });
 
     public ValueTask<Guid> KeepOpenAsync() => new(_held?.Generation ?? Guid.Empty);
@@ -162,22 +152,24 @@ public sealed class ImageGrain : Grain, IImageGrain
     {
         if (IsHeld(forWriting))
             return _held!;
+        HeldImage? held = null;
         await _operations.RunAsync(async () =>
         {
-            if (IsHeld(forWriting))
-                return;
-            try
+            if (!IsHeld(forWriting))
             {
-                await ReleaseAsync();
+                try
+                {
+                    await ReleaseAsync();
+                }
+                catch (ImageException)
+                {
+                    // Logged; whoever used the image so far learns it from the generation.
+                }
+                _held = await OpenFileAsync(forWriting);
             }
-            catch (ImageException)
-            {
-                // Logged; whoever used the image so far learns it from the generation.
-            }
-            _held = await OpenFileAsync(forWriting);
+            held = _held;
         });
-        // Another operation may have closed it again by now.
-        return _held ?? throw new ImageException(SectorError.StaleGeneration, $"image '{_key}' was closed meanwhile; open it again");
+        return held!; // another operation may have closed it again by now: then its generation is refused
     }
 
     private bool IsHeld(bool forWriting) =>
@@ -185,13 +177,13 @@ public sealed class ImageGrain : Grain, IImageGrain
 
     private async Task<HeldImage> OpenFileAsync(bool forWriting)
     {
-        var held = new HeldImage(_keyText, await Qcow2Image.OpenAsync(ExistingFile().Path, new Qcow2OpenOptions
+        HeldImage held = await HeldImage.OpenAsync(_keyText, ExistingFile().Path, new Qcow2OpenOptions
         {
             Access = forWriting ? ImageAccess.Write : ImageAccess.Read,
             L2CacheBytes = _options.L2CacheBytes,
             RefcountCacheBytes = _options.RefcountCacheBytes,
-        }));
-        _openImages.Add(held.Generation, _keyText);
+        });
+        _openImages.Add(held.Generation, held.Disk);
         Log.Opened(_logger, _keyText, held.Generation, forWriting ? "reading and writing" : "reading");
         return held;
     }
@@ -202,12 +194,11 @@ public sealed class ImageGrain : Grain, IImageGrain
         if (_held is not { } held)
             return;
         _held = null; // from here on batches are refused
-        await held.DrainAsync();
         Exception? failure = null;
         try
         {
             bool hadFailed = held.Image.HasFailed;
-            await held.Image.CloseAsync();
+            await held.Disk.Turns.RunAsync(held.Disk.CloseAsync);
             if (hadFailed)
                 failure = new Qcow2FailedException("it had stopped", null);
         }

@@ -1,15 +1,17 @@
+using OrleansDisk.Qcow2;
+
 namespace OrleansDisk.Grains;
 
 /// <summary>
 /// The images that grains of this process hold open, and how the last ones were closed. It routes nothing and decides
-/// nothing; it only remembers what would be lost with an activation.
+/// nothing; it remembers what would be lost with an activation, and lends what needs no message.
 /// </summary>
 public sealed class OpenImages
 {
     private const int RememberedCount = 4096;
 
     private readonly Lock _gate = new();
-    private readonly Dictionary<Guid, string> _open = [];
+    private readonly Dictionary<Guid, SharedDisk> _open = [];
     private readonly HashSet<Guid> _closedWithoutError = [];
     private readonly Queue<Guid> _order = [];
 
@@ -33,10 +35,18 @@ public sealed class OpenImages
             return _closedWithoutError.Contains(generation);
     }
 
-    internal void Add(Guid generation, string image)
+    /// <summary>An image that is open in this process, for sessions in this process; null when it is not.</summary>
+    /// <param name="generation">The opening, as <see cref="Abstractions.IImageGrain.OpenAsync"/> named it.</param>
+    public SharedDisk? Find(Guid generation)
     {
         lock (_gate)
-            _open.Add(generation, image);
+            return _open.GetValueOrDefault(generation);
+    }
+
+    internal void Add(Guid generation, SharedDisk disk)
+    {
+        lock (_gate)
+            _open.Add(generation, disk);
     }
 
     internal void Remove(Guid generation, bool withoutError)

@@ -1,11 +1,14 @@
 using OrleansDisk.Abstractions;
+using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Grains;
 
 /// <summary>Carries out the requests of a batch and reports how each of them ends. Its calls never fail.</summary>
-internal readonly struct SectorIo(HeldImage held, ISectorCompletions completions)
+internal readonly struct SectorIo(SharedDisk disk, ISectorCompletions completions)
 {
+    private Qcow2Image Image => disk.Image!;
+
     public ValueTask RunAsync(int index, in SectorRequest request)
     {
         if (WhyNot(index, request, out SectorError error) is { } reason)
@@ -36,16 +39,16 @@ internal readonly struct SectorIo(HeldImage held, ISectorCompletions completions
             case SectorCommand.Read when (request.Flags & SectorFlags.ReportHoles) != 0 && request.Bytes >= SparseRead.MinBytes:
                 return ReadSparseAsync(index, request.Offset);
             case SectorCommand.Read:
-                return held.Image.ReadAsync(request.Offset, completions.ReadTarget(index));
+                return Image.ReadAsync(request.Offset, completions.ReadTarget(index));
             case SectorCommand.Write:
-                return held.Image.WriteAsync(request.Offset, request.Payload, fua);
+                return Image.WriteAsync(request.Offset, request.Payload, fua);
             case SectorCommand.WriteZeroes:
                 bool mayUnmap = (request.Flags & SectorFlags.KeepAllocated) == 0;
-                return held.Image.WriteZeroesAsync(request.Offset, request.Bytes, mayUnmap, fua);
+                return Image.WriteZeroesAsync(request.Offset, request.Bytes, mayUnmap, fua);
             case SectorCommand.Discard:
-                return held.Image.DiscardAsync(request.Offset, request.Bytes, fua);
+                return Image.DiscardAsync(request.Offset, request.Bytes, fua);
             case SectorCommand.Flush:
-                return held.Image.FlushAsync();
+                return Image.FlushAsync();
             default:
                 return ReportStatusAsync(index, request.Offset, request.Bytes);
         }
@@ -69,13 +72,13 @@ internal readonly struct SectorIo(HeldImage held, ISectorCompletions completions
     private ValueTask ReadSparseAsync(int index, long offset)
     {
         ISectorCompletions told = completions;
-        return SparseRead.RunAsync(held.Image, held.Layers, offset, told.ReadTarget(index),
+        return SparseRead.RunAsync(Image, disk.Layers, offset, told.ReadTarget(index),
             extent => told.AddExtent(index, HeldImage.Describe(extent)));
     }
 
     private async ValueTask ReportStatusAsync(int index, long offset, long bytes)
     {
-        await foreach (MapExtent extent in MapOperation.WalkAsync(held.Layers, offset, bytes))
+        await foreach (MapExtent extent in MapOperation.WalkAsync(disk.Layers, offset, bytes))
         {
             if (!completions.AddExtent(index, HeldImage.Describe(extent)))
                 return;
@@ -88,8 +91,8 @@ internal readonly struct SectorIo(HeldImage held, ISectorCompletions completions
         error = SectorError.InvalidArgument;
         if (request.Command > SectorCommand.Status)
             return $"there is no command {(int)request.Command}";
-        if (request.Offset < 0 || request.Bytes < 0 || request.Offset > held.Image.VirtualBytes - request.Bytes)
-            return $"{request.Bytes} bytes at {request.Offset} are not inside the disk of {held.Image.VirtualBytes} bytes";
+        if (request.Offset < 0 || request.Bytes < 0 || request.Offset > Image.VirtualBytes - request.Bytes)
+            return $"{request.Bytes} bytes at {request.Offset} are not inside the disk of {Image.VirtualBytes} bytes";
         switch (request.Command)
         {
             case SectorCommand.Read when request.Bytes > SectorBatch.MaxTransferBytes:
@@ -98,7 +101,7 @@ internal readonly struct SectorIo(HeldImage held, ISectorCompletions completions
             case SectorCommand.Read when completions.ReadTarget(index).Length != request.Bytes:
             case SectorCommand.Write when request.Payload.Length != request.Bytes:
                 return $"the buffer does not have the {request.Bytes} bytes of the request";
-            case SectorCommand.Write or SectorCommand.WriteZeroes or SectorCommand.Discard when held.Image.IsReadOnly:
+            case SectorCommand.Write or SectorCommand.WriteZeroes or SectorCommand.Discard when Image.IsReadOnly:
                 error = SectorError.ReadOnly;
                 return "the image is open for reading only";
             default:

@@ -12,8 +12,9 @@ public sealed partial class DependencyTests
     [InlineData("OrleansDisk.Abstractions")]
     [InlineData("OrleansDisk.Client", "OrleansDisk.Abstractions")]
     [InlineData("OrleansDisk.Grains", "OrleansDisk.Abstractions", "OrleansDisk.Qcow2")]
-    [InlineData("OrleansDisk.Server", "OrleansDisk.Grains", "OrleansDisk.Nbd", "OrleansDisk.Client")]
-    [InlineData("OrleansDisk.Cli", "OrleansDisk.Qcow2", "OrleansDisk.Nbd", "OrleansDisk.Client")]
+    [InlineData("OrleansDisk.Exports", "OrleansDisk.Qcow2", "OrleansDisk.Nbd")]
+    [InlineData("OrleansDisk.Server", "OrleansDisk.Grains", "OrleansDisk.Exports", "OrleansDisk.Nbd", "OrleansDisk.Client")]
+    [InlineData("OrleansDisk.Cli", "OrleansDisk.Qcow2", "OrleansDisk.Exports", "OrleansDisk.Nbd", "OrleansDisk.Client")]
     public void A_project_refers_only_to_those_below_it(string project, params string[] allowed)
     {
         IEnumerable<string> unexpected = Repository.ReferencesOf(project).Except(allowed);

@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Nbd;
 using OrleansDisk.Cli.Output;
+using OrleansDisk.Exports;
 using OrleansDisk.Nbd.Server;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Concurrency;
@@ -57,22 +58,20 @@ internal static class NbdCommand
         if (Background.IsChild)
             Background.Detach();
         var turns = new ImageTurns();
-        OpenDisk disk = await Command.OpeningAsync(options.File, () => turns.RunAsync(() => OpenAsync(options)));
+        SharedDisk disk = await Command.OpeningAsync(options.File, () => turns.RunAsync(() => OpenAsync(options, turns)));
         try
         {
-            var export = new Qcow2Export(
-                options.ExportName, options.Description, disk.Source, disk.Writable, disk.HoleFile, turns,
-                canMultiConnect: options.ClientLimit > 1);
+            var export = new DiskExport(options.ExportName, options.Description, disk, canMultiConnect: options.ClientLimit > 1);
             await ServeAsync(options, export, terminal);
         }
         finally
         {
-            await turns.RunAsync(async () => await disk.Source.DisposeAsync());
+            await turns.RunAsync(disk.CloseAsync);
         }
         return 0;
     }
 
-    private static async Task ServeAsync(NbdOptions options, Qcow2Export export, Terminal terminal)
+    private static async Task ServeAsync(NbdOptions options, DiskExport export, Terminal terminal)
     {
         var ended = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         using PosixSignalRegistration terminate = EndOn(PosixSignal.SIGTERM, ended);
@@ -110,10 +109,7 @@ internal static class NbdCommand
         }
     }
 
-    /// <summary>What is served: see <see cref="Qcow2Export"/>.</summary>
-    private readonly record struct OpenDisk(IDiskSource Source, Qcow2Image? Writable = null, IBlockFile? HoleFile = null);
-
-    private static async Task<OpenDisk> OpenAsync(NbdOptions options)
+    private static async Task<SharedDisk> OpenAsync(NbdOptions options, ImageTurns turns)
     {
         ImageAccess access = options.IsReadOnly ? ImageAccess.Read : ImageAccess.Write;
         var file = LocalBlockFile.Open(options.File, access);
@@ -124,8 +120,8 @@ internal static class NbdCommand
                 throw new Qcow2UnsupportedException("writing to a raw file", "add -r to serve it read-only");
             return format switch
             {
-                "raw" => new OpenDisk(new RawImage(file)),
-                "qcow2" => await OpenQcow2Async(file, options, access),
+                "raw" => Share(new RawImage(file), turns),
+                "qcow2" => await OpenQcow2Async(file, options, access, turns),
                 _ => throw new Qcow2Exception($"Unknown driver '{format}'"),
             };
         }
@@ -136,13 +132,19 @@ internal static class NbdCommand
         }
     }
 
-    private static async Task<OpenDisk> OpenQcow2Async(LocalBlockFile file, NbdOptions options, ImageAccess access)
+    private static SharedDisk Share(IDiskSource disk, ImageTurns turns) => new(disk, MapOperation.LayersOf(disk), turns);
+
+    private static async Task<SharedDisk> OpenQcow2Async(
+        LocalBlockFile file, NbdOptions options, ImageAccess access, ImageTurns turns)
     {
         var openOptions = new Qcow2OpenOptions { Access = access, PassDiscard = options.PassDiscard };
         Qcow2Image image = await Qcow2Image.OpenAsync(file, openOptions);
         bool mayHaveHoles = FileSpace.AllocatedBytes(file.Name) is { } allocated
             && await PreallocationProbe.IsPreallocatedAsync(file, image.Header, allocated);
-        return new OpenDisk(image, options.IsReadOnly ? null : image, mayHaveHoles ? file : null);
+        IReadOnlyList<MapLayer> layers = MapOperation.LayersOf(image);
+        if (mayHaveHoles)
+            layers = [new MapLayer(image, file), .. layers.Skip(1)];
+        return new SharedDisk(image, layers, turns);
     }
 
     private static IReadOnlyCollection<NbdListenAddress> Addresses(NbdOptions options)

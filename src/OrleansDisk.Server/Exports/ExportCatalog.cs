@@ -12,6 +12,7 @@ internal sealed class ExportCatalog
 {
     private readonly DaemonOptions _options;
     private readonly IGrainFactory _grains;
+    private readonly OpenImages _openImages;
     private readonly Pools _pools;
     private readonly TimeProvider _time;
     private readonly ILogger _logger;
@@ -19,11 +20,11 @@ internal sealed class ExportCatalog
     private readonly ConcurrentDictionary<ImageKey, GrainExport> _ofPools = [];
 
     public ExportCatalog(
-        DaemonOptions options, IGrainFactory grains, Pools pools, TimeProvider time, ILogger<ExportCatalog> logger)
+        DaemonOptions options, IGrainFactory grains, OpenImages openImages, Pools pools, TimeProvider time, ILogger<ExportCatalog> logger)
     {
-        (_options, _grains, _pools, _time, _logger) = (options, grains, pools, time, logger);
+        (_options, _grains, _openImages, _pools, _time, _logger) = (options, grains, openImages, pools, time, logger);
         foreach (ExportSetting export in options.Exports)
-            _configured.Add(new GrainExport(grains, time, export.Name, export.Image, export.IsReadOnly, export.Description));
+            _configured.Add(new GrainExport(grains, openImages, time, export.Name, export.Image, export.IsReadOnly, export.Description));
     }
 
     /// <summary>The exports of this moment, those of the configuration first; of one name there is one object.</summary>
@@ -39,7 +40,7 @@ internal sealed class ExportCatalog
             {
                 found.Add(image);
                 exports.Add(_ofPools.GetOrAdd(image, key =>
-                    new GrainExport(_grains, _time, key.ToString(), key.ToString(), _pools.IsReadOnly(key.Pool), description: "")));
+                    new GrainExport(_grains, _openImages, _time, key.ToString(), key.ToString(), _pools.IsReadOnly(key.Pool), description: "")));
             }
         }
         foreach ((ImageKey image, GrainExport export) in _ofPools)

@@ -1,11 +1,13 @@
 using OrleansDisk.Abstractions;
 using OrleansDisk.Client;
+using OrleansDisk.Grains;
 using OrleansDisk.Nbd.Server;
 
 namespace OrleansDisk.Server.Exports;
 
 /// <summary>An image's grain as an NBD export. All clients of the export share one connection to the grain.</summary>
-internal sealed class GrainExport(IGrainFactory grains, TimeProvider time, string name, string image, bool isReadOnly, string description)
+internal sealed class GrainExport(
+    IGrainFactory grains, OpenImages openImages, TimeProvider time, string name, string image, bool isReadOnly, string description)
     : INbdExport
 {
     private readonly Lock _gate = new();
@@ -45,7 +47,7 @@ internal sealed class GrainExport(IGrainFactory grains, TimeProvider time, strin
             if (!isFirst)
                 await connection.RefreshAsync(); // the image may have grown since, or have been closed
             if (!connection.HasLostWrites)
-                return new GrainExportSession(connection, isReadOnly, () => LeaveAsync(shared));
+                return new GrainExportSession(connection, openImages, isReadOnly, () => LeaveAsync(shared));
         }
         catch (Exception e)
         {

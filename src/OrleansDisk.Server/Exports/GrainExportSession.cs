@@ -1,13 +1,15 @@
 using OrleansDisk.Abstractions;
 using OrleansDisk.Client;
+using OrleansDisk.Exports;
+using OrleansDisk.Grains;
 using OrleansDisk.Nbd.Protocol;
 using OrleansDisk.Nbd.Server;
 
 namespace OrleansDisk.Server.Exports;
 
 /// <summary>
-/// One NBD client of an image: what it sends together goes to the grain in one call, and each request is answered when
-/// it ends.
+/// One NBD client of an image. While the grain holds the image open in this process, requests go to the image that it
+/// lends; else what the client sends together goes to the grain in one call.
 /// </summary>
 internal sealed class GrainExportSession : INbdExportSession
 {
@@ -15,13 +17,17 @@ internal sealed class GrainExportSession : INbdExportSession
     private const int MaxPreferredBytes = 64 << 10;
 
     private readonly ImageConnection _connection;
+    private readonly OpenImages _openImages;
     private readonly Func<ValueTask> _leave;
     private readonly Lock _gate = new();
     private readonly Stack<NbdBatch> _spare = [];
+    private readonly RefusedRequests _send;
+    private DiskSession? _local;
+    private ImageOpening? _localOpening;
 
-    public GrainExportSession(ImageConnection connection, bool isReadOnly, Func<ValueTask> leave)
+    public GrainExportSession(ImageConnection connection, OpenImages openImages, bool isReadOnly, Func<ValueTask> leave)
     {
-        (_connection, _leave) = (connection, leave);
+        (_connection, _openImages, _leave, _send) = (connection, openImages, leave, Send);
         OpenedImage image = connection.Image;
         Info = new NbdExportInfo(image.VirtualBytes)
         {
@@ -39,6 +45,35 @@ internal sealed class GrainExportSession : INbdExportSession
 
     public void Submit(ReadOnlySpan<NbdRequest> batch)
     {
+        if (Local() is { } local)
+            local.Submit(batch);
+        else
+            Send(batch);
+    }
+
+    public ValueTask DisposeAsync()
+    {
+        _local?.Dispose();
+        return _leave();
+    }
+
+    /// <summary>The image of the present opening when it is in this process and nothing is lost, else null.</summary>
+    private DiskSession? Local()
+    {
+        if (_connection.HasLostWrites)
+            return null; // the connection tells why
+        ImageOpening opening = _connection.Opening;
+        if (_localOpening == opening)
+            return _local is { HasEnded: false } ? _local : null;
+        _local?.Dispose();
+        _localOpening = opening;
+        _local = _openImages.Find(opening.Image.Generation) is { } disk ? new DiskSession(disk, new Account(opening), _send) : null;
+        return _local;
+    }
+
+    /// <summary>Sends requests to the grain; also those that came to a local image when it had been closed.</summary>
+    private void Send(ReadOnlySpan<NbdRequest> batch)
+    {
         NbdBatch carrier = Rent();
         foreach (NbdRequest request in batch)
         {
@@ -49,8 +84,6 @@ internal sealed class GrainExportSession : INbdExportSession
         }
         _ = SendAsync(carrier);
     }
-
-    public ValueTask DisposeAsync() => _leave();
 
     private async Task SendAsync(NbdBatch batch)
     {
@@ -69,5 +102,15 @@ internal sealed class GrainExportSession : INbdExportSession
         batch.Clear();
         lock (_gate)
             _spare.Push(batch);
+    }
+
+    /// <summary>Writes to the local image, as the connection accounts for them.</summary>
+    private sealed class Account(ImageOpening opening) : IWriteAccount
+    {
+        public long WrittenCount => opening.WrittenCount;
+
+        public void NoteWritten() => opening.NoteWritten();
+
+        public void NoteFlushed(long writtenBefore) => opening.NoteFlushed(writtenBefore);
     }
 }
