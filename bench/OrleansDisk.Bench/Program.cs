@@ -23,6 +23,8 @@ try
     }
     Requirements.Check();
     await using var workspace = new Workspace(options.Directory);
+    if (options.Verb == "memory")
+        return await new MemoryBench(options, workspace).RunAsync(ended.Token);
     return await new Run(options, workspace).ExecuteAsync(ended.Token);
 }
 catch (BenchException e)
