@@ -106,19 +106,20 @@ publish() {
 }
 
 run_bench() {
-    local install=false published=false project=OrleansDisk.Bench option options=() log
+    local install=false published=false project=OrleansDisk.Bench option options=() log program=bench
     for option; do
         case $option in
             --install) install=true ;;
             --no-publish) published=true ;;
+            micro) project=OrleansDisk.MicroBenchmarks program=micro published=true ;;
             *) options+=("$option") ;;
         esac
     done
-    [[ " ${options[*]} " =~ " --help "|" -h "|" --list "|" micro " ]] && published=true
+    [[ " ${options[*]} " =~ " --help "|" -h "|" --list " ]] && published=true
     need_packages bench $install "${bench_programs[@]}"
     $published || publish >/dev/null
     log=$(dotnet build "bench/$project" -c Release -v quiet) || die "$log"
-    exec "artifacts/bin/$project/release/bench" "${options[@]}"
+    exec "artifacts/bin/$project/release/$program" "${options[@]}"
 }
 
 case ${1:-help} in
