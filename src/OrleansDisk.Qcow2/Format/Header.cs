@@ -188,7 +188,11 @@ public sealed record Header
         uint length = HeaderField.ReadUInt32(cluster, HeaderField.BackingFileSize);
         if (length > Math.Min(MaxBackingFileNameBytes, cluster.Length - offset))
             throw new Qcow2FormatException("Backing file name too long");
-        return length == 0 ? null : Encoding.UTF8.GetString(cluster.Slice(offset, (int)length));
+        ReadOnlySpan<byte> name = cluster.Slice(offset, (int)length);
+        // No file has a name with a NUL; QEMU sees the name end there.
+        int end = name.IndexOf((byte)0);
+        name = end < 0 ? name : name[..end];
+        return name.IsEmpty ? null : Encoding.UTF8.GetString(name);
     }
 
     /// <summary>The header with its table positions, checked in QEMU's order so that the same message comes first.</summary>

@@ -2,12 +2,18 @@ using System.Runtime.InteropServices;
 
 namespace OrleansDisk.Qcow2.Io;
 
-/// <summary>The space that a file takes on its file system.</summary>
+/// <summary>What the file system says of a file: the space that it takes, and whether it is one at all.</summary>
 public static unsafe class FileSpace
 {
     private const int CurrentDirectory = -100;
     private const uint BlocksWanted = 0x400;
     private const int BlockBytes = 512;
+    private const uint TypeWanted = 1;
+    private const int ModeOffset = 28;
+    private const int TypeMask = 0xf000;
+    private const int Pipe = 0x1000;
+    private const int CharacterDevice = 0x2000;
+    private const int Socket = 0xc000;
     private const int StatusBytes = 256;
     private const int BlocksOffset = 48;
 
@@ -18,5 +24,13 @@ public static unsafe class FileSpace
         byte* status = stackalloc byte[StatusBytes];
         return LibC.ExtendedStatus(CurrentDirectory, path, 0, BlocksWanted, status) == 0
             ? Marshal.ReadInt64((nint)status, BlocksOffset) * BlockBytes : null;
+    }
+
+    /// <summary>Whether a path leads to a pipe, a socket or a character device, which hold no disk.</summary>
+    internal static bool IsStream(string path)
+    {
+        byte* status = stackalloc byte[StatusBytes];
+        return LibC.ExtendedStatus(CurrentDirectory, path, 0, TypeWanted, status) == 0
+            && (Marshal.ReadInt16((nint)status, ModeOffset) & TypeMask) is Pipe or CharacterDevice or Socket;
     }
 }

@@ -58,6 +58,9 @@ public sealed class LocalBlockFile : IBlockFile
         string verb = mode == FileMode.Open ? "open" : "create";
         if (Directory.Exists(path))
             throw new Qcow2Exception($"Could not {verb} '{path}': Is a directory");
+        // Opening a pipe waits for its other end, for ever: an image must not do that to us by its backing file's name.
+        if (FileSpace.IsStream(path))
+            throw new Qcow2Exception($"Could not {verb} '{path}': it is neither a file nor a block device");
         SafeFileHandle handle;
         try
         {
