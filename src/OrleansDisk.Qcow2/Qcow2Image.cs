@@ -164,7 +164,11 @@ public sealed class Qcow2Image : IDiskSource
             throw new NoSpaceException($"'{FileName}' can't grow to {virtualBytes} bytes: a disk has less than 8 EiB");
         virtualBytes = (virtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L);
         using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
-        ThrowIfUnwritable(0, 0);
+        await GuardAsync(() =>
+        {
+            ThrowIfUnwritable(0, 0);
+            return ValueTask.CompletedTask;
+        });
         if (virtualBytes < VirtualBytes)
             throw new Qcow2UnsupportedException($"making '{FileName}' smaller", "use qemu-img resize --shrink");
         if (Header is { Version: < 3, SnapshotCount: > 0 })
@@ -328,6 +332,7 @@ public sealed class Qcow2Image : IDiskSource
         if (IsReadOnly)
             throw new Qcow2Exception($"'{FileName}' is open read-only");
         _metadata.Health.ThrowIfFailed();
+        _metadata.EnsureDisjoint();
     }
 
     private void ThrowIfClosed()

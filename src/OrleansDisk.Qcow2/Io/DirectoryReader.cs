@@ -5,6 +5,9 @@ namespace OrleansDisk.Qcow2.Io;
 /// <summary>Reads the lists that an image keeps of its snapshots and its bitmaps.</summary>
 public static class DirectoryReader
 {
+    /// <summary>Longest snapshot table that is read (QEMU's limit): its names are all in memory.</summary>
+    private const long MaxSnapshotTableBytes = 64L << 20;
+
     private const int MaxSnapshotEntryBytes = SnapshotEntry.FixedBytes + SnapshotEntry.MaxExtraDataBytes + (2 * 65535) + 8;
 
     /// <summary>The entries of the snapshot table, in order.</summary>
@@ -24,6 +27,8 @@ public static class DirectoryReader
                 throw new Qcow2FormatException($"snapshot table entry {index} is incomplete");
             entries.Add(entry);
             window.Advance((entry.StoredBytes + 7) & ~7);
+            if (window.Position > MaxSnapshotTableBytes)
+                throw new Qcow2FormatException("Snapshot table is too large");
         }
         return entries;
     }

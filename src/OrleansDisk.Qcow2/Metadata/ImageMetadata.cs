@@ -12,6 +12,7 @@ internal sealed class ImageMetadata
     private readonly bool _passDiscard;
     private Task _release = Task.CompletedTask;
     private bool _isReleasing;
+    private bool _isDisjoint;
 
     private ImageMetadata(
         IBlockFile file, Header header, PointerTable l1, PointerTable refcountTable, MetadataMap map, Qcow2OpenOptions options)
@@ -80,9 +81,11 @@ internal sealed class ImageMetadata
         var map = new MetadataMap(geometry);
         map.SetRange(MetadataMap.ActiveL1, l1.Offset, l1.Count * (long)sizeof(ulong));
         map.SetRange(MetadataMap.RefcountTable, refcountTable.Offset, refcountTable.Count * (long)sizeof(ulong));
-        map.SetRange(MetadataMap.SnapshotTable, header.SnapshotTable, header.SnapshotCount * (long)SnapshotEntry.FixedBytes);
         if (!file.IsReadOnly)
+        {
             MapTables(l1, refcountTable, map);
+            await MapSnapshotsAsync(file, header, map);
+        }
         return new ImageMetadata(file, header, l1, refcountTable, map, options);
     }
 
@@ -140,6 +143,19 @@ internal sealed class ImageMetadata
             default:
                 return default;
         }
+    }
+
+    /// <summary>
+    /// Refuses to change an image whose tables lie in each other. They are looked at once, before the first change; those
+    /// that come later lie where the allocator put them.
+    /// </summary>
+    /// <exception cref="MetadataDamagedException">They do (W8).</exception>
+    public void EnsureDisjoint()
+    {
+        if (_isDisjoint)
+            return;
+        Map.EnsureDisjoint();
+        _isDisjoint = true;
     }
 
     /// <summary>Waits until nothing that runs in the background touches the file.</summary>
@@ -221,6 +237,20 @@ internal sealed class ImageMetadata
             if (new RefcountTableEntry(refcountTable[index]) is { IsAllocated: true } entry)
                 map.AddRefcountBlock(entry.Block);
         }
+    }
+
+    /// <exception cref="Qcow2FormatException">The snapshot table is damaged.</exception>
+    private static async Task MapSnapshotsAsync(IBlockFile file, Header header, MetadataMap map)
+    {
+        long tableBytes = 0;
+        foreach (SnapshotEntry snapshot in await DirectoryReader.ReadSnapshotsAsync(file, header))
+        {
+            tableBytes += (snapshot.StoredBytes + 7) & ~7;
+            long bytes = Math.Min(snapshot.L1EntryCount * (long)sizeof(ulong), file.LengthBytes - snapshot.L1Table.Bytes);
+            if (snapshot.L1Table.Bytes >= 0 && bytes > 0)
+                map.AddInactiveL1(snapshot.L1Table, bytes);
+        }
+        map.SetRange(MetadataMap.SnapshotTable, header.SnapshotTable, tableBytes);
     }
 
     private void OnClusterFreed(HostCluster cluster)

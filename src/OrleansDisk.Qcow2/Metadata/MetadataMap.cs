@@ -11,8 +11,9 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
     private readonly Dictionary<string, (HostCluster First, long Count)> _ranges = [];
     private readonly HashSet<long> _refcountBlocks = [];
     private readonly HashSet<long> _l2Tables = [];
-
+    private readonly HashSet<long> _inactiveL1 = [];
     private long _generation = 1;
+    private bool _sharesRefcountBlock;
 
     public const string ActiveL1 = "active L1 table";
     public const string RefcountTable = "refcount table";
@@ -34,7 +35,18 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
             _ranges[name] = (geometry.ClusterOf(start), geometry.ClusterCount(bytes));
     }
 
-    public void AddRefcountBlock(HostOffset block) => Add(_refcountBlocks, block);
+    public void AddRefcountBlock(HostOffset block)
+    {
+        _sharesRefcountBlock |= _refcountBlocks.Contains(geometry.ClusterOf(block).Index);
+        Add(_refcountBlocks, block);
+    }
+
+    /// <summary>Adds the L1 table of a snapshot.</summary>
+    public void AddInactiveL1(HostOffset start, long bytes)
+    {
+        for (long at = 0; at < bytes; at += geometry.ClusterBytes)
+            Add(_inactiveL1, start + at);
+    }
 
     public void AddL2Table(HostOffset table) => Add(_l2Tables, table);
 
@@ -45,14 +57,62 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
     {
         if (cluster.Index == 0)
             return "qcow2_header";
-        foreach ((string name, (HostCluster first, long count)) in _ranges)
-        {
-            if (cluster.Index >= first.Index && cluster.Index - first.Index < count)
-                return name;
-        }
+        if (FindInRanges(cluster.Index) is { } name)
+            return name;
         if (_l2Tables.Contains(cluster.Index))
             return "active L2 table";
-        return _refcountBlocks.Contains(cluster.Index) ? "refcount block" : null;
+        if (_refcountBlocks.Contains(cluster.Index))
+            return "refcount block";
+        return _inactiveL1.Contains(cluster.Index) ? "inactive L1 table" : null;
+    }
+
+    /// <summary>
+    /// Refuses tables that lie in each other: who writes the one changes the other. Call it before anything is written.
+    /// </summary>
+    /// <exception cref="MetadataDamagedException">They do.</exception>
+    public void EnsureDisjoint()
+    {
+        if (FindOverlap() is { } name)
+            throw new MetadataDamagedException($"Preventing invalid write on metadata (overlaps with {name})");
+    }
+
+    private string? FindOverlap()
+    {
+        if (_sharesRefcountBlock)
+            return "refcount block";
+        foreach ((string name, (HostCluster first, long count)) in _ranges)
+        {
+            if (first.Index == 0)
+                return "qcow2_header";
+            foreach ((string other, (HostCluster otherFirst, long otherCount)) in _ranges)
+            {
+                if (other != name && first.Index < otherFirst.Index + otherCount && otherFirst.Index < first.Index + count)
+                    return other;
+            }
+        }
+        foreach (long block in _refcountBlocks)
+        {
+            if (FindInRanges(block) is { } name)
+                return name;
+        }
+        foreach (long table in _l2Tables)
+        {
+            if (FindInRanges(table) is { } name)
+                return name;
+            if (_refcountBlocks.Contains(table))
+                return "refcount block";
+        }
+        return null;
+    }
+
+    private string? FindInRanges(long cluster)
+    {
+        foreach ((string name, (HostCluster first, long count)) in _ranges)
+        {
+            if (cluster >= first.Index && cluster - first.Index < count)
+                return name;
+        }
+        return null;
     }
 
     /// <summary>The name of the metadata in one of <paramref name="count"/> host clusters, or null.</summary>

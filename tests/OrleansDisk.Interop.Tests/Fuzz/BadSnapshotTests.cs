@@ -1,0 +1,61 @@
+using System.Buffers.Binary;
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Check;
+using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
+
+namespace OrleansDisk.Interop.Tests.Fuzz;
+
+/// <summary>Snapshot tables that are too long, and refcounts that give away what snapshots consist of (W8).</summary>
+public sealed class BadSnapshotTests : IDisposable
+{
+    private readonly BadImage _image = new();
+
+    public void Dispose() => _image.Dispose();
+
+    [Theory]
+    [InlineData("snapshot table", 64)]
+    [InlineData("inactive L1 table", -1)]
+    public async Task What_snapshots_consist_of_is_never_handed_out_though_a_refcount_says_that_it_is_free(string what, int field)
+    {
+        string path = _image.Make();
+        Tool.Run("qemu-img", "snapshot", "-c", "one", path);
+        byte[] image = File.ReadAllBytes(path);
+        long table = BinaryPrimitives.ReadInt64BigEndian(image.AsSpan(64));
+        long cluster = (field >= 0 ? table : BinaryPrimitives.ReadInt64BigEndian(image.AsSpan((int)table))) >> 16;
+        BadImage.Poke(path, (2 << 16) + ((int)cluster * 2), 2, 0);
+        await Exclusive.Run(async () =>
+        {
+            Qcow2Image disk = await Qcow2Image.OpenAsync(path, new Qcow2OpenOptions { Access = ImageAccess.Write });
+            Qcow2CorruptException e =
+                await Assert.ThrowsAsync<Qcow2CorruptException>(() => disk.WriteAsync(0, new byte[1 << 20]).AsTask());
+            Assert.Contains($"Preventing invalid allocation of {what}", e.Message, StringComparison.Ordinal);
+            await disk.CloseAsync();
+        });
+        Assert.Contains("one", Tool.Run("qemu-img", "snapshot", "-l", path), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_snapshot_table_longer_than_64_MiB_is_refused_before_its_names_fill_the_memory()
+    {
+        string path = _image.Make();
+        byte[] image = File.ReadAllBytes(path);
+        const int table = 1 << 20;
+        const int nameBytes = 65535;
+        const int count = 2000;
+        int entryBytes = (40 + 24 + nameBytes + nameBytes + 7) & ~7;
+        BinaryPrimitives.WriteInt32BigEndian(image.AsSpan(60), count);
+        BinaryPrimitives.WriteInt64BigEndian(image.AsSpan(64), table);
+        Array.Resize(ref image, table);
+        var file = MemoryFile.Load(image, new MemoryFile { IsReadOnly = false });
+        byte[] entry = new byte[40];
+        BinaryPrimitives.WriteUInt16BigEndian(entry.AsSpan(12), nameBytes);
+        BinaryPrimitives.WriteUInt16BigEndian(entry.AsSpan(14), nameBytes);
+        BinaryPrimitives.WriteInt32BigEndian(entry.AsSpan(36), 24);
+        for (int i = 0; i < count; i++)
+            await file.WriteAsync(table + ((long)i * entryBytes), entry);
+        Qcow2FormatException e = await Assert.ThrowsAsync<Qcow2FormatException>(() => ImageInfo.ReadAsync(file, "qcow2"));
+        Assert.Equal("Snapshot table is too large", e.Message);
+        Assert.Equal(1, (await ImageCheck.RunAsync(file, new CheckOptions())).CheckErrorCount);
+    }
+}
