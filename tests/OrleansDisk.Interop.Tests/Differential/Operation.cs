@@ -1,0 +1,62 @@
+using OrleansDisk.Qcow2;
+
+namespace OrleansDisk.Interop.Tests.Differential;
+
+internal enum OperationKind
+{
+    Write,
+    Zero,
+    ZeroUnmap,
+    Discard,
+    Flush,
+    Reopen,
+    Grow,
+}
+
+/// <summary>One step of a list that two engines carry out. Offsets and lengths are whole sectors, as qemu-io wants them.</summary>
+/// <param name="Kind">What is done.</param>
+/// <param name="Start">First byte; for Grow the new size.</param>
+/// <param name="Bytes">Length of the range.</param>
+/// <param name="Pattern">The byte that a write repeats.</param>
+internal readonly record struct Operation(OperationKind Kind, long Start = 0, int Bytes = 0, byte Pattern = 0)
+{
+    /// <summary>The step in the words of qemu-io.</summary>
+    public IEnumerable<string> ForQemuIo(string path) => Kind switch
+    {
+        OperationKind.Write => [$"write -P {Pattern} {Start} {Bytes}"],
+        OperationKind.Zero => [$"write -z {Start} {Bytes}"],
+        OperationKind.ZeroUnmap => [$"write -z -u {Start} {Bytes}"],
+        OperationKind.Discard => [$"discard {Start} {Bytes}"],
+        OperationKind.Flush => ["flush"],
+        OperationKind.Grow => [$"truncate {Start}"],
+        _ => ["close", $"open -d unmap -o driver=qcow2 {path}"],
+    };
+
+    /// <summary>Does it on an image; Reopen is the caller's.</summary>
+    public async Task ApplyAsync(Qcow2Image image)
+    {
+        switch (Kind)
+        {
+            case OperationKind.Write:
+                byte[] data = new byte[Bytes];
+                data.AsSpan().Fill(Pattern);
+                await image.WriteAsync(Start, data);
+                break;
+            case OperationKind.Zero:
+                await image.WriteZeroesAsync(Start, Bytes, mayUnmap: false);
+                break;
+            case OperationKind.ZeroUnmap:
+                await image.WriteZeroesAsync(Start, Bytes, mayUnmap: true);
+                break;
+            case OperationKind.Discard:
+                await image.DiscardAsync(Start, Bytes);
+                break;
+            case OperationKind.Grow:
+                await image.GrowAsync(Start);
+                break;
+            default:
+                await image.FlushAsync();
+                break;
+        }
+    }
+}
