@@ -175,8 +175,10 @@ public sealed class Qcow2Image : IDiskSource
             throw new Qcow2Exception("Can't resize a v2 image which has snapshots");
         long oldBytes = VirtualBytes;
         // A backing file that is longer than the disk was would show through in what is new.
-        long end = Math.Min(Backing?.VirtualBytes ?? 0, virtualBytes);
-        await GuardAsync(() => new ValueTask(_metadata.GrowAsync(virtualBytes, () => end > oldBytes
+        long shownBytes = Backing?.VirtualBytes ?? 0;
+        // To the end of its last cluster, so that an entry can say zero: all of it is new.
+        long end = Math.Min(Header.Geometry.RoundUp(shownBytes), virtualBytes);
+        await GuardAsync(() => new ValueTask(_metadata.GrowAsync(virtualBytes, () => shownBytes > oldBytes
             ? _zeroes.WriteZeroesAsync(new GuestOffset(oldBytes), end - oldBytes, mayUnmap: true) : ValueTask.CompletedTask)));
     }
 
