@@ -117,7 +117,7 @@ run_bench() {
     done
     [[ " ${options[*]} " =~ " --help "|" -h "|" --list " ]] && published=true
     need_packages bench $install "${bench_programs[@]}"
-    $published || publish >/dev/null
+    $published || publish >&2
     log=$(dotnet build "bench/$project" -c Release -v quiet) || die "$log"
     exec "artifacts/bin/$project/release/$program" "${options[@]}"
 }
