@@ -89,7 +89,7 @@ public sealed class Qcow2Image : IDiskSource
     public ValueTask ReadAsync(long offset, Memory<byte> buffer)
     {
         if (!_metadata.Gate.TryEnterShared(out RequestGate.Ticket ticket))
-            return RunAsync(() => _reader.ReadAsync(new GuestOffset(offset), ClipRead(offset, buffer)));
+            return ReadWhenAdmittedAsync(offset, buffer);
         ValueTask read;
         try
         {
@@ -112,7 +112,7 @@ public sealed class Qcow2Image : IDiskSource
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, bool fua = false)
     {
         if (fua || !_metadata.Gate.TryEnterShared(out RequestGate.Ticket ticket))
-            return ChangeAsync(offset, data.Length, fua, () => _writer.WriteAsync(new GuestOffset(offset), data));
+            return WriteWhenAdmittedAsync(offset, data, fua);
         ValueTask write;
         try
         {
@@ -189,7 +189,10 @@ public sealed class Qcow2Image : IDiskSource
     public MappingLease Lease()
     {
         ThrowIfClosed();
-        return new MappingLease(_metadata, _reader);
+        var lease = new MappingLease(_metadata, _reader);
+        if (Header.Encryption != EncryptionMethod.None)
+            lease.Dispose(); // refuses from now on: the bytes of the file are not those of the disk
+        return lease;
     }
 
     /// <summary>
@@ -258,6 +261,12 @@ public sealed class Qcow2Image : IDiskSource
         buffer.Span[inside..].Clear();
         return buffer[..inside];
     }
+
+    private ValueTask ReadWhenAdmittedAsync(long offset, Memory<byte> buffer) =>
+        RunAsync(() => _reader.ReadAsync(new GuestOffset(offset), ClipRead(offset, buffer)));
+
+    private ValueTask WriteWhenAdmittedAsync(long offset, ReadOnlyMemory<byte> data, bool fua) =>
+        ChangeAsync(offset, data.Length, fua, () => _writer.WriteAsync(new GuestOffset(offset), data));
 
     private async ValueTask ChangeAsync(long offset, long bytes, bool fua, Func<ValueTask> change)
     {

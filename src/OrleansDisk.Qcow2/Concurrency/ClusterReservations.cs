@@ -9,6 +9,7 @@ namespace OrleansDisk.Qcow2.Concurrency;
 internal sealed class ClusterReservations
 {
     private readonly List<Reservation> _reservations = [];
+    private readonly Stack<Reservation> _unused = new();
 
     /// <summary>The reservation that covers a cluster, or null.</summary>
     public Reservation? Find(GuestCluster cluster)
@@ -36,21 +37,27 @@ internal sealed class ClusterReservations
     public Reservation Reserve(GuestCluster first, int count)
     {
         Invariant.Assert(CountFree(first, count) == count, "a guest cluster has one reservation at a time");
-        var reservation = new Reservation(this, first, count);
+        if (!_unused.TryPop(out Reservation? reservation))
+            reservation = new Reservation(this);
+        reservation.Begin(first, count);
         _reservations.Add(reservation);
         return reservation;
     }
 
-    internal sealed class Reservation(ClusterReservations owner, GuestCluster first, int count) : IDisposable
+    /// <summary>Serves again after its disposal: who waits keeps the task, not the reservation.</summary>
+    internal sealed class Reservation(ClusterReservations owner) : IDisposable
     {
-        private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        /// <summary>Made when somebody waits: mostly nobody does.</summary>
+        private TaskCompletionSource? _ended;
 
-        public GuestCluster First { get; } = first;
+        public GuestCluster First { get; private set; }
 
-        public int Count { get; private set; } = count;
+        public int Count { get; private set; }
 
         /// <summary>Completes when the change is done or given up.</summary>
-        public Task Ended => _ended.Task;
+        public Task Ended => (_ended ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously)).Task;
+
+        public void Begin(GuestCluster first, int count) => (First, Count) = (first, count);
 
         /// <summary>Keeps only the first clusters.</summary>
         public void Shrink(int count)
@@ -61,8 +68,10 @@ internal sealed class ClusterReservations
 
         public void Dispose()
         {
-            owner._reservations.Remove(this);
-            _ended.TrySetResult();
+            Invariant.Assert(owner._reservations.Remove(this), "a reservation ends once");
+            _ended?.SetResult();
+            _ended = null;
+            owner._unused.Push(this);
         }
     }
 }

@@ -104,20 +104,20 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
         _targets.Check(table, run);
         ValueTask write = metadata.File.WriteAsync(host.Bytes, data);
         if (!write.IsCompletedSuccessfully)
-            return Finish(write);
+            return FinishAsync(write);
         metadata.Order.NoteDataWritten();
         return ValueTask.CompletedTask;
+    }
 
-        async ValueTask Finish(ValueTask pending)
+    private async ValueTask FinishAsync(ValueTask write)
+    {
+        try
         {
-            try
-            {
-                await pending;
-            }
-            finally
-            {
-                metadata.Order.NoteDataWritten();
-            }
+            await write;
+        }
+        finally
+        {
+            metadata.Order.NoteDataWritten();
         }
     }
 

@@ -23,7 +23,7 @@ internal sealed class ImageMetadata
         _l1 = l1;
         _passDiscard = options.PassDiscard;
         Health = new ImageHealth(file) { Stopped = Gate.Leases.Revoke };
-        Published = new PublishedTables(l1.Count);
+        Published = new PublishedTables(l1.Count, header.Geometry.ClusterBytes);
         Freed = new FreedClusters(Gate);
         int tableBytes = header.Geometry.ClusterBytes;
         // One writer for both kinds of tables: two could overtake each other on the same table.

@@ -16,18 +16,20 @@ internal sealed class L2Tables(
     public bool TryGet(GuestCluster cluster, out CachedTable table)
     {
         int l1Index = geometry.L1Index(cluster);
-        if (published.Find(l1Index) is { } found)
-        {
-            found.NoteUsed();
-            table = found;
-            return true;
-        }
         L1Entry entry = Entry(cluster);
-        if (!entry.IsAllocated || !cache.TryGet(entry.L2Table, out table))
+        table = published.Find(l1Index)!;
+        if (table is not null)
         {
-            table = null!;
+            table.NoteUsed();
+            return entry.IsAllocated;
+        }
+        if (!entry.IsAllocated)
+        {
+            published.PublishNothing(l1Index);
             return false;
         }
+        if (!cache.TryGet(entry.L2Table, out table!))
+            return false;
         published.Publish(l1Index, table);
         return true;
     }

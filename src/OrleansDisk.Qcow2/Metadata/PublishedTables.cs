@@ -5,10 +5,13 @@ namespace OrleansDisk.Qcow2.Metadata;
 /// to the cache; any thread may look. A table that was found stays usable after it left the cache: it then says what was
 /// true when it left, which is as if it had been looked at earlier.
 /// </summary>
-internal sealed class PublishedTables(int count)
+internal sealed class PublishedTables(int count, int tableBytes)
 {
     private const int PageBits = 9;
     private const int PageEntryCount = 1 << PageBits;
+
+    /// <summary>Stands for every table that does not exist: all its entries are unallocated.</summary>
+    private CachedTable? _nothing;
 
     /// <summary>Pages are made when something is published in them: a sparse disk of many TiB costs little.</summary>
     private CachedTable?[]?[] _pages = new CachedTable?[]?[PageCount(count)];
@@ -22,13 +25,14 @@ internal sealed class PublishedTables(int count)
             ? Volatile.Read(ref tables[l1Index & (PageEntryCount - 1)]) : null;
     }
 
+    /// <summary>Says that there is no table; a table that is made is published in its place.</summary>
+    public void PublishNothing(int l1Index) =>
+        Volatile.Write(ref Place(l1Index), _nothing ??= new CachedTable(default, new byte[tableBytes]));
+
     /// <summary>Puts a table in the place of what was there.</summary>
     public void Publish(int l1Index, CachedTable table)
     {
-        ref CachedTable?[]? page = ref _pages[l1Index >> PageBits];
-        if (page is null)
-            Volatile.Write(ref page, new CachedTable?[PageEntryCount]);
-        ref CachedTable? place = ref page[l1Index & (PageEntryCount - 1)];
+        ref CachedTable? place = ref Place(l1Index);
         if (ReferenceEquals(place, table))
             return;
         // A damaged image may lead to one table from two places; it is published in the first alone.
@@ -42,7 +46,7 @@ internal sealed class PublishedTables(int count)
     public void Withdraw(CachedTable table)
     {
         if (table.L1Index is { } l1Index && ReferenceEquals(Find(l1Index), table))
-            Volatile.Write(ref _pages[l1Index >> PageBits]![l1Index & (PageEntryCount - 1)], null);
+            Volatile.Write(ref Place(l1Index), null);
         table.L1Index = null;
     }
 
@@ -52,6 +56,14 @@ internal sealed class PublishedTables(int count)
         CachedTable?[]?[] pages = _pages;
         Array.Resize(ref pages, PageCount(count));
         Volatile.Write(ref _pages, pages);
+    }
+
+    private ref CachedTable? Place(int l1Index)
+    {
+        ref CachedTable?[]? page = ref _pages[l1Index >> PageBits];
+        if (page is null)
+            Volatile.Write(ref page, new CachedTable?[PageEntryCount]);
+        return ref page[l1Index & (PageEntryCount - 1)];
     }
 
     private static int PageCount(int count) => (count + PageEntryCount - 1) >> PageBits;
