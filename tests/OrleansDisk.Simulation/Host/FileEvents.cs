@@ -37,6 +37,18 @@ internal sealed class FileEvents
     public const string PunchHole = "punch hole";
     public const string SetLength = "set length";
 
+    /// <summary>
+    /// What must become of an image when an event fails (W7): it stops when what is on disk is no longer known, and goes
+    /// on when only one request is to blame. Null where both are right.
+    /// </summary>
+    public static bool? MustStop(string name) => name switch
+    {
+        L1Write or L2Alloc or L2Write or RefblockAlloc or RefblockWrite or ReftableGrow or ReftableWrite or HeaderWrite
+            or FlushBeforePointers or FlushAfterReftable or FlushAfterHeader or FlushAfterPointers => true,
+        DataRead or DataWrite or CopyRead or CopyWrite or BackingRead or SessionRead or SessionWrite or PunchHole => false,
+        _ => null,
+    };
+
     private readonly HashSet<long> _knownTables = [];
     private int _clusterBits;
     private MetadataMap? _map;

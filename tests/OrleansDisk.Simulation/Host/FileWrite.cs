@@ -20,6 +20,9 @@ internal sealed class FileWrite(long offset, byte[] data, string target)
 
     public string Target { get; } = target;
 
+    /// <summary>The handle that wrote; later ones have higher numbers.</summary>
+    public long Generation { get; init; }
+
     public long End => Offset + Data.Length;
 
     public int FirstSector => (int)(Offset / SectorContent.Bytes);
@@ -29,6 +32,8 @@ internal sealed class FileWrite(long offset, byte[] data, string target)
     /// <summary>Fills the sectors that the write covers in part with what is there.</summary>
     public void Widen(ByteStore store)
     {
+        if (Data.Length == 0)
+            return;
         long start = (long)FirstSector * SectorContent.Bytes;
         _sectors = new byte[SectorCount * SectorContent.Bytes];
         if (Data.Length < _sectors.Length)

@@ -26,9 +26,12 @@ internal sealed class SimulatedDisk
     /// <summary>Called when a flush has done its work and has told nobody: the moment with the most crash states.</summary>
     public Action<SimulatedDisk>? AtBarrier { get; set; }
 
-    public FileWrite Issue(long offset, byte[] data, string target)
+    /// <summary>The last handle whose write took effect.</summary>
+    public long LastWriter { get; private set; }
+
+    public FileWrite Issue(long offset, byte[] data, string target, long generation)
     {
-        var write = new FileWrite(offset, data, target);
+        var write = new FileWrite(offset, data, target) { Generation = generation };
         _unflushed.Add(write);
         return write;
     }
@@ -40,6 +43,7 @@ internal sealed class SimulatedDisk
         _unflushed.Insert(_completedCount++, write);
         write.Widen(Visible);
         write.ApplyTo(Visible);
+        LastWriter = Math.Max(LastWriter, write.Generation);
     }
 
     /// <summary>The write will never take effect.</summary>
@@ -80,10 +84,14 @@ internal sealed class SimulatedDisk
     }
 
     /// <summary>The process that wrote is dead: each write that was under way took effect or did not.</summary>
-    public void EndWritesUnderWay(Random random)
+    /// <param name="random">Decides.</param>
+    /// <param name="generation">The handle that the process had, or null for all.</param>
+    public void EndWritesUnderWay(Random random, long? generation = null)
     {
         foreach (FileWrite write in _unflushed.Skip(_completedCount).ToArray())
         {
+            if (generation is not null && write.Generation != generation)
+                continue;
             if (random.Next(2) == 0)
                 Complete(write);
             else

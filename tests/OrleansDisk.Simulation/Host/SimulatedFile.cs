@@ -21,6 +21,9 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
 
     public SimulatedDisk Disk => disk;
 
+    /// <summary>Counts the handles that could write, on this host.</summary>
+    public long Generation { get; set; }
+
     public FileEvents Events { get; } = new();
 
     public FaultPlan Faults { get; init; } = new([]);
@@ -81,11 +84,11 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
         FaultKind? fault = Faults.Next(FileEvents.SessionWrite);
         if (fault is FaultKind.InputOutput or FaultKind.NoSpace)
             throw Failure("writing", fault == FaultKind.NoSpace ? NoSpaceError : InputOutputError);
-        FileWrite write = disk.Issue(offset, data.ToArray(), FileEvents.SessionWrite);
+        FileWrite write = disk.Issue(offset, data.ToArray(), FileEvents.SessionWrite, Generation);
         host.TakeTurns();
         if (IsDead)
             return;
-        Writing?.Invoke(offset, data.Length);
+        BeforeEffect(offset, data.Length);
         disk.Complete(write);
         host.TakeTurns();
     }
@@ -166,10 +169,10 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
             await PauseAsync();
             throw Failure("writing", fault == FaultKind.NoSpace ? NoSpaceError : InputOutputError);
         }
-        FileWrite write = disk.Issue(offset, data, what);
+        FileWrite write = disk.Issue(offset, data, what, Generation);
         await (fault == FaultKind.Slow ? host.WaitAsync(SlowTurns) : PauseAsync());
         await EndIfDeadAsync();
-        Writing?.Invoke(offset, data.Length);
+        BeforeEffect(offset, data.Length);
         if (fault == FaultKind.ShortWrite)
             write.Shorten(host.Random.Next(write.SectorCount));
         disk.Complete(write);
@@ -180,6 +183,13 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
 
     /// <summary>To be awaited right before an effect: between two awaits of an operation its process may have died.</summary>
     private ValueTask EndIfDeadAsync() => IsDead ? new ValueTask(new TaskCompletionSource().Task) : ValueTask.CompletedTask;
+
+    private void BeforeEffect(long offset, int bytes)
+    {
+        if (Generation < disk.LastWriter)
+            throw host.Failed("F1", $"a write at {offset} of owner {Generation} of '{name}' takes effect after one of owner {disk.LastWriter}");
+        Writing?.Invoke(offset, bytes);
+    }
 
     private Operation Begin(string what, long offset, long bytes)
     {

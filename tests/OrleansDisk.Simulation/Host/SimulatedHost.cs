@@ -10,10 +10,14 @@ internal sealed class SimulatedHost(SeededScheduler? scheduler, Random random)
 {
     private readonly Dictionary<string, SimulatedDisk> _disks = [];
     private readonly List<SimulatedFile> _open = [];
+    private long _lastGeneration;
 
     public Random Random => random;
 
     public Trace Trace { get; } = new();
+
+    /// <summary>What happens to reads of backing files.</summary>
+    public FaultPlan BackingFaults { get; set; } = new([]);
 
     /// <summary>Whether locks are kept; without them nothing but luck keeps two owners apart.</summary>
     public bool KeepsLocks { get; init; } = true;
@@ -66,7 +70,7 @@ internal sealed class SimulatedHost(SeededScheduler? scheduler, Random random)
     public bool Has(string name) => _disks.ContainsKey(name);
 
     /// <summary>Opens a file for reading, as the engine opens backing files.</summary>
-    public IBlockFile OpenBacking(string name, ImageAccess access) => Open(name, access, new FaultPlan([]), canPunchHoles: true);
+    public IBlockFile OpenBacking(string name, ImageAccess access) => Open(name, access, BackingFaults, canPunchHoles: true);
 
     /// <exception cref="ImageLockedException">Someone holds what excludes the access.</exception>
     public SimulatedFile Open(string name, ImageAccess access, FaultPlan faults, bool canPunchHoles)
@@ -77,12 +81,22 @@ internal sealed class SimulatedHost(SeededScheduler? scheduler, Random random)
             throw new ImageLockedException($"Failed to get a lock\nIs another process using the image [{name}]?");
         var file = new SimulatedFile(this, name, disk, access) { Faults = faults, CanPunchHoles = canPunchHoles };
         _open.Add(file);
+        if (access == ImageAccess.Write)
+            file.Generation = ++_lastGeneration;
         Trace.Add("open", (long)access);
         return file;
     }
 
     /// <summary>The handle's locks go with it.</summary>
     public void Release(SimulatedFile file) => _open.Remove(file);
+
+    /// <summary>The process of one handle dies.</summary>
+    public void Kill(SimulatedFile file)
+    {
+        file.Kill();
+        _open.Remove(file);
+        file.Disk.EndWritesUnderWay(random, file.Generation);
+    }
 
     /// <summary>A process dies: its handles are closed, and what it asked for and was not told of may have happened.</summary>
     public void KillAll()

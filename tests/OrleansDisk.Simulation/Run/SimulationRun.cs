@@ -1,6 +1,7 @@
 using OrleansDisk.Simulation.Crash;
 using OrleansDisk.Simulation.Host;
 using OrleansDisk.Simulation.Workload;
+using OrleansDisk.Simulation.Workload.Operations;
 
 namespace OrleansDisk.Simulation.Run;
 
@@ -17,7 +18,11 @@ internal sealed record SimulationLimits
 }
 
 /// <summary>What a run came to.</summary>
-internal sealed record SimulationResult(ulong TraceHash, StateCounts Counts, IReadOnlyDictionary<string, int> Events, string? Struck);
+internal sealed record SimulationResult(ulong TraceHash, StateCounts Counts, IReadOnlyDictionary<string, int> Events, string? Struck)
+{
+    /// <summary>Whether the image stopped.</summary>
+    public bool HasStopped { get; init; }
+}
 
 /// <summary>
 /// One seeded run: an image on a simulated disk under a load, and at every barrier the states in which a crash could
@@ -44,6 +49,7 @@ internal sealed class SimulationRun
         _host = new SimulatedHost(_scheduler, SimulationPlan.RandomOf(plan.Seed, "host"));
         _start = StartImage.Make(plan.Shape, SimulationPlan.RandomOf(plan.Seed, "image"), _host);
         _faults = new FaultPlan(plan.Faults);
+        _host.BackingFaults = _faults;
         _world = new World(plan.Shape, _host, _start, _faults, SimulationPlan.RandomOf(plan.Seed, "world"));
         _recoveryRandom = SimulationPlan.RandomOf(plan.Seed, "recovery");
     }
@@ -58,11 +64,12 @@ internal sealed class SimulationRun
         _world.AtBarrier = disk => judge.Judge(disk, _world.Model, _world.Limits);
         _scheduler.Run(async () =>
         {
+            _world.NoteStart();
             await _world.OpenAsync();
             await RunOperationsAsync(_world, _plan.Operations);
         });
         _host.Trace.Add("states", _counts.States, _counts.Examined);
-        return new SimulationResult(_host.Trace.Hash, _counts, _faults.Counts, _faults.Struck);
+        return new SimulationResult(_host.Trace.Hash, _counts, _faults.Counts, _faults.Struck) { HasStopped = _world.StopCount > 0 };
     }
 
     private static async Task RunOperationsAsync(World world, IReadOnlyList<IOperation> operations)
@@ -90,9 +97,17 @@ internal sealed class SimulationRun
                 running.Clear();
         }
         await EndAllAsync(running);
+        await CloseAsync(world);
+        if (world.Image.HasFailed)
+            await CloseAsync(world);
+    }
+
+    /// <summary>Ends a run with an image that is closed, checked and open again, or has stopped while it was closed.</summary>
+    private static async Task CloseAsync(World world)
+    {
         if (world.Image.HasFailed)
             await world.RecoverAsync();
-        await new Workload.Operations.ReopenOperation(ReadOnlyBetween: true).RunAsync(world);
+        await new ReopenOperation(ReadOnlyBetween: true).RunAsync(world);
     }
 
     private static async Task EndSomeAsync(List<Task> running)

@@ -35,7 +35,8 @@ internal sealed class OperationDraw(Random random, Shape shape)
     /// <summary>A range of the disk: of any alignment, from a byte to many clusters, often where others were.</summary>
     public (long Offset, int Bytes) Range()
     {
-        long disk = shape.SectorCount * 512L;
+        // The disk may have grown by then; a range that ends behind it is cut.
+        long disk = shape.SectorCount * (OneIn(4) ? 1024L : 512L);
         int unit = random.Next(4) switch { 0 => shape.ClusterBytes, 1 => 1, _ => 512 };
         long start = OneIn(2) ? random.NextInt64(disk) : random.NextInt64(Math.Min(disk, 4L * shape.ClusterBytes));
         long longest = random.Next(5) switch

@@ -3,6 +3,8 @@ namespace OrleansDisk.Simulation.Workload;
 /// <summary>What a run's image and its surroundings are like.</summary>
 internal sealed record Shape
 {
+    private const long MaxUsedBytes = 4 << 20;
+
     public int Version { get; init; } = 3;
 
     public int ClusterBits { get; init; } = 9;
@@ -36,6 +38,15 @@ internal sealed record Shape
     /// <summary>Clusters of garbage behind the image, as a file has that was once larger.</summary>
     public int PoisonClusterCount { get; init; }
 
+    /// <summary>Clusters from the start of the file that are in use or lost: the next allocation comes behind them.</summary>
+    public int UsedClusterCount { get; init; }
+
+    /// <summary>Clusters that one refcount block counts.</summary>
+    public int RefcountBlockClusterCount => 1 << (ClusterBits + 3 - RefcountOrder);
+
+    /// <summary>Clusters that the refcount table of a small image can count before it has to move.</summary>
+    public int RefcountTableClusterCount => RefcountBlockClusterCount * (ClusterBytes / sizeof(ulong));
+
     public int ClusterBytes => 1 << ClusterBits;
 
     public int ClusterSectorCount => ClusterBytes / 512;
@@ -49,7 +60,7 @@ internal sealed record Shape
         int sectors = Math.Max(random.Next(64, 320), (3 * clusterSectors) + random.Next(2 * clusterSectors));
         bool hasFixture = random.Next(5) == 0 && clusterBits <= 16;
         int depth = hasFixture || random.Next(2) == 0 ? 0 : random.Next(1, 3);
-        return new Shape
+        var shape = new Shape
         {
             Version = version,
             ClusterBits = clusterBits,
@@ -65,6 +76,20 @@ internal sealed record Shape
             MaxInFlight = random.Next(1, 9),
             PoisonClusterCount = random.Next(3) == 0 ? 0 : random.Next(1, 40),
         };
+        return hasFixture ? shape : shape with { UsedClusterCount = DrawUsedClusterCount(random, shape) };
+    }
+
+    /// <summary>Sometimes the next clusters need a new refcount block, or even a new refcount table.</summary>
+    private static int DrawUsedClusterCount(Random random, Shape shape)
+    {
+        int covered = random.Next(4) switch
+        {
+            0 => shape.RefcountTableClusterCount,
+            1 => shape.RefcountBlockClusterCount * random.Next(1, 4),
+            _ => 0,
+        };
+        bool isSmall = (long)covered << shape.ClusterBits <= MaxUsedBytes;
+        return isSmall ? Math.Max(0, covered - random.Next(1, 24)) : 0;
     }
 
     /// <summary>Small clusters mostly: they make many tables; the others now and then.</summary>

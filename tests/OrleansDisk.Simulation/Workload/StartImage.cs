@@ -73,7 +73,38 @@ internal sealed class StartImage
             Model = new DiskModel([.. Enumerable.Range(0, _shape.SectorCount)
                 .Select(sector => sector < backing.Count ? backing[sector] : 0)], backing);
         }
+        await LoseClustersAsync();
         AppendPoison();
+    }
+
+    /// <summary>Counts clusters as used to which nothing leads, so that the next allocation is where the shape wants it.</summary>
+    private async Task LoseClustersAsync()
+    {
+        if (_shape.UsedClusterCount == 0)
+            return;
+        await using SimulatedFile file = Open(Name, ImageAccess.Write);
+        Header header = await HeaderReader.ReadAsync(file);
+        ClusterGeometry geometry = header.Geometry;
+        byte[] block = new byte[geometry.ClusterBytes];
+        byte[] entry = new byte[sizeof(ulong)];
+        for (long first = 0; first < _shape.UsedClusterCount; first += geometry.RefcountBlockEntryCount)
+        {
+            long entryAt = header.RefcountTable.Bytes + (sizeof(ulong) * (long)geometry.RefcountTableIndex(new HostCluster(first)));
+            await file.ReadAsync(entryAt, entry);
+            long at = (long)BinaryPrimitives.ReadUInt64BigEndian(entry);
+            if (at == 0)
+            {
+                at = first << geometry.ClusterBits;
+                BinaryPrimitives.WriteUInt64BigEndian(entry, (ulong)at);
+                await file.WriteAsync(entryAt, entry);
+            }
+            await file.ReadAsync(at, block);
+            for (int i = 0; i < geometry.RefcountBlockEntryCount && first + i < _shape.UsedClusterCount; i++)
+                RefcountBlock.Set(block, geometry.RefcountOrder, i, 1);
+            await file.WriteAsync(at, block);
+        }
+        if (file.LengthBytes < (long)_shape.UsedClusterCount << geometry.ClusterBits)
+            await file.SetLengthAsync((long)_shape.UsedClusterCount << geometry.ClusterBits);
     }
 
     private CreateOptions CreateOptions() => new()

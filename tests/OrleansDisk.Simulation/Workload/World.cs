@@ -32,12 +32,22 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
 
     public DiskModel Model { get; init; } = start.Model;
 
+    /// <summary>How often the image has stopped.</summary>
+    public int StopCount { get; private set; }
+
     /// <summary>How often the image has come back from a crash.</summary>
     public int Incarnation => _incarnation;
 
     public Qcow2Image Image => _image ?? throw new InvalidOperationException("the image is not open");
 
     public SimulatedDisk Disk => host[StartImage.Name];
+
+    /// <summary>Cuts a range where the disk ends now; false when nothing is left.</summary>
+    public bool TryClip(long offset, ref int bytes)
+    {
+        bytes = (int)Math.Clamp(VirtualBytes - offset, 0, bytes);
+        return bytes > 0;
+    }
 
     public long VirtualBytes => Model.SectorCount * (long)SectorContent.Bytes;
 
@@ -92,6 +102,9 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
         scheduler.Run(async () => report = await ImageCheck.RunAsync(padded, s_fewFindings));
         return report!;
     }
+
+    /// <summary>What was lost before the run began.</summary>
+    public void NoteStart() => InheritedLeaks = CheckFile().LeakCount;
 
     /// <summary>Nothing is on its way: whatever leaks now was lost before.</summary>
     public void NoteSettled()
@@ -246,6 +259,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
     /// <summary>The image has stopped: it is closed and opened again, or its process or its machine dies.</summary>
     public async Task RecoverAsync()
     {
+        StopCount++;
         int way = random.Next(3);
         // After a failed flush the system shows bytes that will never be on stable storage: only a restart tells the truth.
         if (way == 0 || faults.Struck!.StartsWith("flush", StringComparison.Ordinal))
@@ -254,8 +268,20 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
             return;
         }
         if (way == 1)
-            await Image.CloseAsync();
+            await CloseStoppedAsync();
         await KillProcessAsync();
+    }
+
+    private async Task CloseStoppedAsync()
+    {
+        try
+        {
+            await Image.CloseAsync();
+        }
+        catch (Qcow2FailedException)
+        {
+            // It was its closing that failed, and says so to everyone.
+        }
     }
 
     /// <summary>Opens what a crash left.</summary>

@@ -4,7 +4,7 @@ using OrleansDisk.Simulation.Model;
 namespace OrleansDisk.Simulation.Workload.Operations;
 
 /// <summary>A write of any alignment, with or without FUA.</summary>
-internal sealed record WriteOperation(long Offset, int Bytes, bool Fua) : IOperation
+internal sealed record WriteOperation(long Offset, int Length, bool Fua) : IOperation
 {
     public static WriteOperation Draw(OperationDraw draw)
     {
@@ -14,16 +14,19 @@ internal sealed record WriteOperation(long Offset, int Bytes, bool Fua) : IOpera
 
     public async Task RunAsync(World world)
     {
-        using SectorHolds.Hold hold = await world.HoldAsync(Offset, Bytes);
+        int bytes = Length;
+        if (!world.TryClip(Offset, ref bytes))
+            return;
+        using SectorHolds.Hold hold = await world.HoldAsync(Offset, bytes);
         if (!await world.PinAsync(hold.Parts))
             return;
-        DiskModel.Change change = world.Model.BeginWrite(Offset, Bytes, out byte[] data);
-        await world.ChangeAsync(change, Bytes, Fua, image => image.WriteAsync(Offset, data, Fua));
+        DiskModel.Change change = world.Model.BeginWrite(Offset, bytes, out byte[] data);
+        await world.ChangeAsync(change, bytes, Fua, image => image.WriteAsync(Offset, data, Fua));
     }
 }
 
 /// <summary>A read of any alignment.</summary>
-internal sealed record ReadOperation(long Offset, int Bytes) : IOperation
+internal sealed record ReadOperation(long Offset, int Length) : IOperation
 {
     public static ReadOperation Draw(OperationDraw draw)
     {
@@ -31,11 +34,15 @@ internal sealed record ReadOperation(long Offset, int Bytes) : IOperation
         return new ReadOperation(offset, bytes);
     }
 
-    public Task RunAsync(World world) => world.ReadAsync(Offset, Bytes);
+    public Task RunAsync(World world)
+    {
+        int bytes = Length;
+        return world.TryClip(Offset, ref bytes) ? world.ReadAsync(Offset, bytes) : Task.CompletedTask;
+    }
 }
 
 /// <summary>Zeros by entries or by writes.</summary>
-internal sealed record ZeroOperation(long Offset, int Bytes, bool MayUnmap, bool Fua) : IOperation
+internal sealed record ZeroOperation(long Offset, int Length, bool MayUnmap, bool Fua) : IOperation
 {
     public static ZeroOperation Draw(OperationDraw draw)
     {
@@ -45,16 +52,19 @@ internal sealed record ZeroOperation(long Offset, int Bytes, bool MayUnmap, bool
 
     public async Task RunAsync(World world)
     {
-        using SectorHolds.Hold hold = await world.HoldAsync(Offset, Bytes);
+        int bytes = Length;
+        if (!world.TryClip(Offset, ref bytes))
+            return;
+        using SectorHolds.Hold hold = await world.HoldAsync(Offset, bytes);
         if (!await world.PinAsync(hold.Parts))
             return;
-        DiskModel.Change change = world.Model.BeginZero(Offset, Bytes);
-        await world.ChangeAsync(change, Bytes, Fua, image => image.WriteZeroesAsync(Offset, Bytes, MayUnmap, Fua));
+        DiskModel.Change change = world.Model.BeginZero(Offset, bytes);
+        await world.ChangeAsync(change, bytes, Fua, image => image.WriteZeroesAsync(Offset, bytes, MayUnmap, Fua));
     }
 }
 
 /// <summary>A discard leaves each sector as it was or makes it zeros, and what it then reads stays.</summary>
-internal sealed record DiscardOperation(long Offset, int Bytes, bool Fua) : IOperation
+internal sealed record DiscardOperation(long Offset, int Length, bool Fua) : IOperation
 {
     public static DiscardOperation Draw(OperationDraw draw)
     {
@@ -64,9 +74,12 @@ internal sealed record DiscardOperation(long Offset, int Bytes, bool Fua) : IOpe
 
     public async Task RunAsync(World world)
     {
-        using SectorHolds.Hold hold = await world.HoldAsync(Offset, Bytes);
-        DiskModel.Change change = world.Model.BeginDiscard(Offset, Bytes);
-        bool succeeded = await world.TryChangeAsync(Bytes, image => image.DiscardAsync(Offset, Bytes, Fua));
+        int bytes = Length;
+        if (!world.TryClip(Offset, ref bytes))
+            return;
+        using SectorHolds.Hold hold = await world.HoldAsync(Offset, bytes);
+        DiskModel.Change change = world.Model.BeginDiscard(Offset, bytes);
+        bool succeeded = await world.TryChangeAsync(bytes, image => image.DiscardAsync(Offset, bytes, Fua));
         change.EndUncertain();
         if (!succeeded)
             return;
@@ -76,7 +89,7 @@ internal sealed record DiscardOperation(long Offset, int Bytes, bool Fua) : IOpe
 }
 
 /// <summary>A session's thread writes by a lease where it can, and asks the image where it can't.</summary>
-internal sealed record SessionWriteOperation(long Offset, int Bytes) : IOperation
+internal sealed record SessionWriteOperation(long Offset, int Length) : IOperation
 {
     public static SessionWriteOperation Draw(OperationDraw draw)
     {
@@ -86,11 +99,14 @@ internal sealed record SessionWriteOperation(long Offset, int Bytes) : IOperatio
 
     public async Task RunAsync(World world)
     {
-        using SectorHolds.Hold hold = await world.HoldAsync(Offset, Bytes);
+        int bytes = Length;
+        if (!world.TryClip(Offset, ref bytes))
+            return;
+        using SectorHolds.Hold hold = await world.HoldAsync(Offset, bytes);
         if (!await world.PinAsync(hold.Parts))
             return;
-        DiskModel.Change change = world.Model.BeginWrite(Offset, Bytes, out byte[] data);
-        await world.ChangeAsync(change, Bytes, isDurable: false, image =>
+        DiskModel.Change change = world.Model.BeginWrite(Offset, bytes, out byte[] data);
+        await world.ChangeAsync(change, bytes, isDurable: false, image =>
         {
             using MappingLease lease = image.Lease();
             return lease.TryWrite(Offset, data) ? ValueTask.CompletedTask : image.WriteAsync(Offset, data);
@@ -99,7 +115,7 @@ internal sealed record SessionWriteOperation(long Offset, int Bytes) : IOperatio
 }
 
 /// <summary>A session's thread reads by a lease where it can, and asks the image where it can't.</summary>
-internal sealed record SessionReadOperation(long Offset, int Bytes) : IOperation
+internal sealed record SessionReadOperation(long Offset, int Length) : IOperation
 {
     public static SessionReadOperation Draw(OperationDraw draw)
     {
@@ -109,7 +125,10 @@ internal sealed record SessionReadOperation(long Offset, int Bytes) : IOperation
 
     public Task RunAsync(World world)
     {
-        byte[] data = new byte[Bytes];
+        int bytes = Length;
+        if (!world.TryClip(Offset, ref bytes))
+            return Task.CompletedTask;
+        byte[] data = new byte[bytes];
         return world.ReadAsync(Offset, data, image =>
         {
             using MappingLease lease = image.Lease();
@@ -129,7 +148,7 @@ internal sealed record FlushOperation : IOperation
 }
 
 /// <summary>Extents cover the range without gaps, and who says zero reads zero.</summary>
-internal sealed record ExtentOperation(long Offset, int Bytes) : IOperation
+internal sealed record ExtentOperation(long Offset, int Length) : IOperation
 {
     public static ExtentOperation Draw(OperationDraw draw)
     {
@@ -139,9 +158,11 @@ internal sealed record ExtentOperation(long Offset, int Bytes) : IOperation
 
     public async Task RunAsync(World world)
     {
-        for (long at = Offset; at < Offset + Bytes;)
+        int bytes = Length;
+        world.TryClip(Offset, ref bytes);
+        for (long at = Offset; at < Offset + bytes;)
         {
-            long left = Offset + Bytes - at;
+            long left = Offset + bytes - at;
             long[] from = world.Model.BeginRead(at, left);
             DiskExtent extent = default;
             if (!await world.TryAsync(async image => extent = await image.GetExtentAsync(at, left)))
