@@ -24,6 +24,8 @@ usage: ./build.sh VERB [OPTION...]
                     further options go to `dotnet test`, for example --filter Qcow2
   simulate [OPTION...]
                     crashes and faults on a simulated disk, seed after seed, until Ctrl-C; --seconds N, --from SEED, --seed SEED
+  coverage [OPTION...]
+                    branches of the engine that the simulation walks, by file; options go to `dotnet test`
   publish           release programs odisk and odiskd in artifacts/publish/
   bench [OPTION...] NBD servers side by side; also `bench memory` and `bench micro`; --help tells all options
 USAGE
@@ -92,6 +94,26 @@ simulate() {
     exec dotnet artifacts/bin/OrleansDisk.Simulation/release/OrleansDisk.Simulation.dll "$@"
 }
 
+# Branch coverage of the engine by the simulation's tests, worst file first.
+coverage() {
+    rm -rf artifacts/coverage
+    dotnet test tests/OrleansDisk.Simulation.Tests -c Release --results-directory artifacts/coverage \
+        --collect "XPlat Code Coverage" "$@" -- \
+        DataCollectionRunSettings.DataCollectors.DataCollector.Configuration.Include='[OrleansDisk.Qcow2]*'
+    awk -F'"' '/<class /        { for (i = 1; i < NF; i++) if ($i ~ /filename=$/) file = $(i + 1) }
+        /condition-coverage=/ && file ~ /(Metadata|Data|Concurrency)\// {
+            for (i = 1; i < NF; i++) {
+                if ($i ~ /number=$/) line = $(i + 1)
+                if ($i ~ /condition-coverage=$/) { split($(i + 1), part, /[(\/)]/) }
+            }
+            key = file ":" line
+            if (!(key in seen)) { seen[key] = 1; taken[file] += part[2]; all[file] += part[3] }
+            if (part[2] < part[3] && !(key in missed)) { missed[key] = 1; lines[file] = lines[file] " " line }
+        }
+        END { for (f in all) printf "%5.1f %% of %4d branches  %s%s\n", 100 * taken[f] / all[f], all[f], f, lines[f] ? "  not all:" lines[f] : "" }' \
+        artifacts/coverage/*/coverage.cobertura.xml | sort -n
+}
+
 publish() {
     local identifier out=artifacts/publish
     identifier=linux-$(case $(uname -m) in aarch64) echo arm64 ;; *) echo x64 ;; esac)
@@ -126,6 +148,7 @@ case ${1:-help} in
     demo) exec samples/first-light/run ;;
     test) shift; run_tests "$@" ;;
     simulate) shift; simulate "$@" ;;
+    coverage) shift; coverage "$@" ;;
     publish) publish ;;
     bench) shift; run_bench "$@" ;;
     help | -h | --help) usage ;;

@@ -202,8 +202,8 @@ internal sealed class ImageMetadata
         // The new table is written by the flush like any other change; the header leads to it only after that.
         _l1.Move(start, count);
         Published.Grow(count);
-        await Order.FlushAsync();
         Map.SetRange(MetadataMap.ActiveL1, start, bytes);
+        await Order.FlushAsync();
         byte[] fields = new byte[HeaderField.RefcountTableOffset - HeaderField.L1Size];
         HeaderField.WriteUInt32(fields, 0, (uint)count);
         HeaderField.WriteUInt64(fields, HeaderField.L1TableOffset - HeaderField.L1Size, (ulong)start.Bytes);

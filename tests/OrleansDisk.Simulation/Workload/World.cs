@@ -84,7 +84,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
                 file.Events.Follow(_image.Map, _image.Header, TablesOf(_image).Contains);
                 return;
             }
-            catch (BlockFileException) when (attempt < MaxOpenAttempts && faults.Struck != struckBefore)
+            catch (IOException) when (attempt < MaxOpenAttempts && faults.Struck != struckBefore)
             {
                 await file.DisposeAsync();
             }
