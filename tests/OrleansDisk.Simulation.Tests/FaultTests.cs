@@ -66,6 +66,9 @@ public sealed class FaultTests
             Operations =
             [
                 new WriteOperation(0, 6000, Fua: false),
+                new SessionReadOperation(0, 2000),
+                new SessionWriteOperation(512, 2000),
+                new WriteOperation(8192, 100, Fua: false),
                 new GrowOperation(shape.ClusterSectorCount * 70),
                 new WriteOperation(shape.SectorCount * 512L, 3000, Fua: true),
                 .. SimulationPlan.DrawOperations(draw, shape.UsedClusterCount > 1000 ? OperationCount / 4 : OperationCount),

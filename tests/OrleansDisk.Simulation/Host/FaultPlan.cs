@@ -33,6 +33,11 @@ internal sealed class FaultPlan(IReadOnlyList<Fault> faults)
     /// <summary>The event of the first fault that struck and was more than slow, or null.</summary>
     public string? Struck { get; private set; }
 
+    /// <summary>What the first operation that failed threw.</summary>
+    public Exception? Error { get; private set; }
+
+    public void NoteError(Exception error) => Error ??= error;
+
     /// <summary>Counts an event; returns the fault that strikes it, if any.</summary>
     public FaultKind? Next(string name)
     {

@@ -209,8 +209,13 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
 
     private ValueTask PauseAsync(int longOneIn = 16) => host.PauseAsync(longOneIn);
 
-    private BlockFileException Failure(string operation, int errorNumber) =>
-        new(operation, name, errorNumber, errorNumber == NoSpaceError ? "No space left on device" : "Input/output error");
+    private BlockFileException Failure(string operation, int errorNumber)
+    {
+        string reason = errorNumber == NoSpaceError ? "No space left on device" : "Input/output error";
+        var failure = new BlockFileException(operation, name, errorNumber, reason);
+        Faults.NoteError(failure);
+        return failure;
+    }
 
     private readonly struct Operation(SimulatedFile file) : IDisposable
     {

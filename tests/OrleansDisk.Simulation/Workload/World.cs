@@ -214,7 +214,8 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
         {
             if (faults.Struck is null || e is Qcow2CorruptException)
                 throw new SimulationFailure("no fault", $"an operation failed: {e.Message}");
-            if (struckBefore is not null && !image.HasFailed)
+            // Who joined a load that was under way shares its failure, whenever it came.
+            if (struckBefore is not null && !image.HasFailed && !ReferenceEquals(e, faults.Error))
                 throw new SimulationFailure("W7", $"an operation that began after the fault ({faults.Struck}) failed on an image that goes on: {e.Message}");
             return false;
         }
@@ -290,12 +291,21 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
     /// <summary>The disk through a handle that reads only, while nobody writes.</summary>
     public async Task ReadOnlyVisitAsync()
     {
+        string? struckBefore = faults.Struck;
         SimulatedFile file = host.Open(StartImage.Name, ImageAccess.Read, new FaultPlan([]), shape.CanPunchHoles);
-        await using Qcow2Image image = await Qcow2Image.OpenAsync(file, Options() with { Access = ImageAccess.Read });
-        byte[] disk = new byte[image.VirtualBytes];
-        long[] from = Model.BeginRead(0, disk.Length);
-        await image.ReadAsync(0, disk);
-        Model.EndRead(0, disk, from);
+        try
+        {
+            await using Qcow2Image image = await Qcow2Image.OpenAsync(file, Options() with { Access = ImageAccess.Read });
+            byte[] disk = new byte[image.VirtualBytes];
+            long[] from = Model.BeginRead(0, disk.Length);
+            await image.ReadAsync(0, disk);
+            Model.EndRead(0, disk, from);
+        }
+        catch (IOException) when (faults.Struck != struckBefore)
+        {
+            // The fault struck a backing file.
+            await file.DisposeAsync();
+        }
     }
 
     private async Task RestartAsync(bool isDurable)
