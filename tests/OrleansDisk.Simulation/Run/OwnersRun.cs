@@ -67,7 +67,7 @@ internal sealed class OwnersRun(int seed, bool keepsLocks)
             Task use = UseAsync(file, scheduler);
             if (_random.Next(3) == 0)
             {
-                await Task.WhenAny(use, scheduler.WaitAsync(_random.Next(600)).AsTask());
+                await Task.WhenAny(use, WaitAsync(scheduler, _random.Next(600)));
                 if (!use.IsCompleted)
                 {
                     _wasHandedOver = false;
@@ -78,6 +78,9 @@ internal sealed class OwnersRun(int seed, bool keepsLocks)
             await use;
         }
     }
+
+    /// <summary>As a task of its own: the bare one would wake who waits for the first of several on another thread.</summary>
+    private static async Task WaitAsync(SeededScheduler scheduler, int turns) => await scheduler.WaitAsync(turns);
 
     private async Task UseAsync(SimulatedFile file, SeededScheduler scheduler)
     {
