@@ -8,7 +8,7 @@ namespace OrleansDisk.Interop.Tests;
 
 /// <summary>
 /// Threads that read and write under leases, and by turns where a lease refuses, beside one that discards, zeros,
-/// flushes and grows; small clusters and caches of three tables, so that clusters change hands all the time.
+/// flushes and grows; small clusters and small caches, so that clusters and tables change hands all the time.
 /// </summary>
 public sealed class LeaseStressTests
 {
@@ -35,7 +35,10 @@ public sealed class LeaseStressTests
             Version = version,
         });
         var turns = new ImageTurns();
-        Qcow2Image image = await turns.RunAsync(() => Qcow2Image.OpenAsync(path, Disk.Writing(clusterBytes)));
+        var lingering = new LingeringFile(LocalBlockFile.Open(path, ImageAccess.Write));
+        // With the smallest clusters the disk has 32 tables: some are in the cache for leases to use, some have to come.
+        Qcow2OpenOptions options = Disk.Writing(clusterBytes) with { L2CacheBytes = clusterBytes * 12L };
+        Qcow2Image image = await turns.RunAsync(() => Qcow2Image.OpenAsync(lingering, options));
         var history = new SectorHistory(SectorCount, seed);
         var sessions = new Session[SessionCount];
         for (int i = 0; i < SessionCount; i++)
@@ -48,7 +51,7 @@ public sealed class LeaseStressTests
         history.Judge(0, bytes, began);
         await turns.RunAsync(() => image.CloseAsync());
         Assert.False(image.HasFailed);
-        Assert.True(sessions.Sum(session => session.LeaseCount) > 1000, "hardly anything was done under a lease");
+        Assert.True(sessions.Sum(session => session.LeaseCount) > 500, "hardly anything was done under a lease");
         await Judge.FindsCleanAsync(path);
         await using var file = LocalBlockFile.Open(path, ImageAccess.Read);
         await using Qcow2Image again = await Qcow2Image.OpenAsync(file, new Qcow2OpenOptions());

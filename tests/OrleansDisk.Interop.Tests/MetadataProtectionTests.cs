@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Data;
 
 namespace OrleansDisk.Interop.Tests;
 
@@ -55,5 +56,58 @@ public sealed class MetadataProtectionTests
         byte[] after = File.ReadAllBytes(path);
         image[79] |= 2; // the corrupt bit is all that may change
         Assert.Equal(image[..(5 * ClusterBytes)], after[..(5 * ClusterBytes)]);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(4)]
+    public async Task A_lease_does_not_write_onto_metadata_that_lies_beside_entries_found_sound(int cluster)
+    {
+        using var directory = new TemporaryDirectory();
+        string path = directory.Path("disk.qcow2");
+        byte[] image = CreateWithEntry(path, (ulong)cluster, fileClusters: 7);
+        await Exclusive.Run(async () =>
+        {
+            await using Qcow2Image disk = await Qcow2Image.OpenAsync(path, Disk.Writing(ClusterBytes));
+            using MappingLease lease = disk.Lease();
+            await disk.WriteAsync(0, new byte[512]);
+            Assert.True(lease.TryWrite(0, new byte[512]));
+            Assert.False(lease.TryWrite(ClusterBytes, new byte[512]));
+            Assert.False(lease.TryWrite(0, new byte[2 * ClusterBytes]));
+        });
+        Assert.Equal(image[..(5 * ClusterBytes)], File.ReadAllBytes(path)[..(5 * ClusterBytes)]);
+    }
+
+    [Fact]
+    public async Task A_lease_does_not_write_onto_a_cluster_that_became_metadata_after_it_was_found_sound()
+    {
+        using var directory = new TemporaryDirectory();
+        string path = directory.Path("disk.qcow2");
+        CreateWithEntry(path, 7, fileClusters: 16); // a cluster that is free, say the refcounts
+        await Exclusive.Run(async () =>
+        {
+            await using Qcow2Image disk = await Qcow2Image.OpenAsync(path, Disk.Writing(ClusterBytes));
+            using MappingLease lease = disk.Lease();
+            await disk.WriteAsync(ClusterBytes, new byte[512]);
+            Assert.True(lease.TryWrite(ClusterBytes, new byte[512]));
+            await disk.WriteAsync(512 << 20, new byte[512]); // its L2 table takes the first free cluster
+            Assert.False(lease.TryWrite(ClusterBytes, new byte[512]));
+            await Assert.ThrowsAsync<Qcow2CorruptException>(async () => await disk.WriteAsync(ClusterBytes, new byte[512]));
+            Assert.False(lease.TryRead(0, new byte[512]));
+        });
+    }
+
+    /// <summary>An image with two guest clusters; the second one's entry has the copied flag and leads to a host cluster.</summary>
+    private static byte[] CreateWithEntry(string path, ulong hostCluster, int fileClusters)
+    {
+        Disk.Create(path, 1 << 30, "compat=1.1");
+        Disk.QemuIo(path, "write -P 1 0 128k");
+        byte[] image = File.ReadAllBytes(path);
+        Array.Resize(ref image, fileClusters * ClusterBytes);
+        BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan((4 * ClusterBytes) + 8), (hostCluster * ClusterBytes) | (1UL << 63));
+        File.WriteAllBytes(path, image);
+        return image;
     }
 }
