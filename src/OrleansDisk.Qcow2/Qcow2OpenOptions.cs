@@ -8,7 +8,7 @@ public sealed record Qcow2OpenOptions
     /// <summary>What is wanted of the image, and so which locks are taken.</summary>
     public ImageAccess Access { get; init; } = ImageAccess.Read;
 
-    /// <summary>Memory for L2 tables, in bytes; at least two tables are kept. Default 32 MiB.</summary>
+    /// <summary>Memory for L2 slices, in bytes; at least two are kept. Default 32 MiB.</summary>
     public long L2CacheBytes { get; init; } = 32L << 20;
 
     /// <summary>Memory for refcount blocks, in bytes; at least two blocks are kept. Default 8 MiB.</summary>

@@ -54,7 +54,7 @@ public sealed class AllocationTests
     });
 
     /// <summary>
-    /// What remains is the image's own: a new L2 table with its bits for 8192 clusters (66 KiB), a refcount block for
+    /// What remains is the image's own: its L2 slices with their bits (66 KiB for 8192 clusters), a refcount block for
     /// 32768, and lists and hash tables that grow with them. In a debug build the compiler makes every call of an async
     /// method an object.
     /// </summary>

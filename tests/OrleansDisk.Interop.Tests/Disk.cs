@@ -1,5 +1,6 @@
 using System.Globalization;
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Interop.Tests;
@@ -31,7 +32,7 @@ internal static class Disk
     public static Qcow2OpenOptions Writing(int clusterBytes) => new()
     {
         Access = ImageAccess.Write,
-        L2CacheBytes = clusterBytes * 3L,
+        L2CacheBytes = Math.Min(clusterBytes, ClusterGeometry.MaxL2SliceBytes) * 3L,
         RefcountCacheBytes = clusterBytes * 2L,
     };
 

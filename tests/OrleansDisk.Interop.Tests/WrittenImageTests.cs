@@ -1,4 +1,5 @@
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Interop.Tests;
@@ -34,7 +35,7 @@ public sealed class WrittenImageTests
         await Run(async () =>
         {
             // Small caches, so that tables come and go.
-            var options = new Qcow2OpenOptions { Access = ImageAccess.Write, L2CacheBytes = clusterBytes * 3, RefcountCacheBytes = clusterBytes * 2 };
+            var options = new Qcow2OpenOptions { Access = ImageAccess.Write, L2CacheBytes = Math.Min(clusterBytes, ClusterGeometry.MaxL2SliceBytes) * 3, RefcountCacheBytes = clusterBytes * 2 };
             byte[] model = new byte[virtualBytes];
             await using (Qcow2Image image = await Qcow2Image.OpenAsync(path, options))
             {

@@ -1,4 +1,5 @@
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
 using OrleansDisk.Simulation.Host;
@@ -24,7 +25,7 @@ internal static class Scenario
             var options = new Qcow2OpenOptions
             {
                 Access = ImageAccess.Write,
-                L2CacheBytes = cachedTables * create.ClusterBytes,
+                L2CacheBytes = cachedTables * Math.Min(create.ClusterBytes, ClusterGeometry.MaxL2SliceBytes),
                 RefcountCacheBytes = cachedTables * create.ClusterBytes,
             };
             await using Qcow2Image image = await Qcow2Image.OpenAsync(file, options);

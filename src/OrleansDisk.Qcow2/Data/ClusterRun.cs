@@ -3,7 +3,7 @@ using OrleansDisk.Qcow2.Metadata;
 
 namespace OrleansDisk.Qcow2.Data;
 
-/// <summary>Neighbouring guest clusters that one L2 table maps in one way.</summary>
+/// <summary>Neighbouring guest clusters that one L2 slice maps in one way.</summary>
 /// <param name="Kind">The way.</param>
 /// <param name="First">The first guest cluster.</param>
 /// <param name="Count">How many, at least 1; always 1 for compressed clusters.</param>
@@ -21,8 +21,8 @@ internal readonly record struct ClusterRun(ClusterKind Kind, GuestCluster First,
     public static ClusterRun Find(CachedTable table, GuestCluster first, int maxCount, Header header)
     {
         ClusterGeometry geometry = header.Geometry;
-        int index = geometry.L2Index(first);
-        int limit = Math.Min(maxCount, geometry.L2EntryCount - index);
+        int index = geometry.L2SliceIndex(first);
+        int limit = Math.Min(maxCount, geometry.L2SliceEntryCount - index);
         var entry = new L2Entry(table.ReadEntry(index));
         ClusterKind kind = entry.Kind;
         Validate(entry, kind, first, header);
@@ -40,7 +40,7 @@ internal readonly record struct ClusterRun(ClusterKind Kind, GuestCluster First,
     /// <exception cref="MetadataDamagedException">It breaks the specification: who freed it could free another's cluster.</exception>
     public static L2Entry ReadEntry(CachedTable table, GuestCluster cluster, Header header)
     {
-        var entry = new L2Entry(table.ReadEntry(header.Geometry.L2Index(cluster)));
+        var entry = new L2Entry(table.ReadEntry(header.Geometry.L2SliceIndex(cluster)));
         Validate(entry, entry.Kind, cluster, header);
         return entry;
     }

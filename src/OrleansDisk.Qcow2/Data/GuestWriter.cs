@@ -85,7 +85,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
     {
         if (IsRefillable(run.Entry))
             return 1;
-        int limit = Math.Min(wanted, _geometry.L2EntryCount - _geometry.L2Index(run.First));
+        int limit = Math.Min(wanted, _geometry.L2SliceEntryCount - _geometry.L2SliceIndex(run.First));
         limit = metadata.Reservations.CountFree(run.First, limit);
         int count = 1;
         while (count < limit)

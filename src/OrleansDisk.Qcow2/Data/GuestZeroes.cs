@@ -109,8 +109,9 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
                 count -= inTable;
                 continue;
             }
+            int inSlice = (int)Math.Min(count, _geometry.L2SliceEntryCount - _geometry.L2SliceIndex(first));
             using TablePin pin = await metadata.L2Tables.PinForChangeAsync(first);
-            int free = metadata.Reservations.CountFree(first, inTable);
+            int free = metadata.Reservations.CountFree(first, inSlice);
             if (free == 0)
             {
                 ClusterReservations.Reservation other = metadata.Reservations.Find(first)!;

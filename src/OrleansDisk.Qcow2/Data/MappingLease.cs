@@ -27,7 +27,7 @@ public sealed class MappingLease : IDisposable
     private readonly IBlockFile _file;
     private readonly GuestReader _reader;
     private readonly ClusterGeometry _geometry;
-    private readonly PublishedTables _tables;
+    private readonly PublishedSlices _tables;
     private readonly LeaseEpochs _epochs;
     private readonly LeaseSlot _slot;
 
@@ -134,10 +134,10 @@ public sealed class MappingLease : IDisposable
     private long FindReadable(GuestOffset offset)
     {
         GuestCluster cluster = _geometry.ClusterOf(offset);
-        if (_tables.Find(cluster.Index >> _geometry.L2Bits) is not { } table)
+        if (_tables.Find(_geometry.L2Slice(cluster)) is not { } table)
             return Unknown;
         table.NoteUsed();
-        var entry = new L2Entry(table.ReadEntry(_geometry.L2Index(cluster)));
+        var entry = new L2Entry(table.ReadEntry(_geometry.L2SliceIndex(cluster)));
         switch (entry.Kind)
         {
             case ClusterKind.Data when _geometry.IsAligned(entry.Host.Bytes):
@@ -155,9 +155,9 @@ public sealed class MappingLease : IDisposable
     private long FindWritable(GuestOffset offset, long generation)
     {
         GuestCluster cluster = _geometry.ClusterOf(offset);
-        if (_tables.Find(cluster.Index >> _geometry.L2Bits) is not { } table)
+        if (_tables.Find(_geometry.L2Slice(cluster)) is not { } table)
             return Unknown;
-        int index = _geometry.L2Index(cluster);
+        int index = _geometry.L2SliceIndex(cluster);
         table.NoteUsed();
         if (!table.IsWritable(index, generation)) // before the entry: see there
             return Unknown;

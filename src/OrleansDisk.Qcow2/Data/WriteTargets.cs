@@ -19,7 +19,7 @@ internal sealed class WriteTargets(ImageMetadata metadata)
     public void Check(CachedTable table, ClusterRun run)
     {
         long generation = metadata.Map.Generation;
-        int index = _geometry.L2Index(run.First);
+        int index = _geometry.L2SliceIndex(run.First);
         for (int i = 0; i < run.Count; i++)
         {
             if (table.IsWritable(index + i, generation))
@@ -43,7 +43,7 @@ internal sealed class WriteTargets(ImageMetadata metadata)
     private void NoteAround(CachedTable table, int index, long generation)
     {
         int start = index & ~(WordEntryCount - 1);
-        int end = Math.Min(start + WordEntryCount, _geometry.L2EntryCount);
+        int end = Math.Min(start + WordEntryCount, _geometry.L2SliceEntryCount);
         ulong mask = 0;
         for (int i = start; i < end; i++)
         {

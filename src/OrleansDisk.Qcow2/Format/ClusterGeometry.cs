@@ -1,3 +1,5 @@
+using System.Numerics;
+
 namespace OrleansDisk.Qcow2.Format;
 
 /// <summary>
@@ -9,6 +11,9 @@ public sealed class ClusterGeometry
     public const int MinClusterBits = 9;
     public const int MaxClusterBits = 21;
     public const int MaxRefcountOrder = 6;
+
+    /// <summary>Largest L2 slice in bytes: what a look-up that misses the cache reads.</summary>
+    public const int MaxL2SliceBytes = 4096;
 
     /// <summary>Largest L1 table that is accepted, in bytes (QEMU's limit).</summary>
     public const long MaxL1Bytes = 32L << 20;
@@ -28,6 +33,7 @@ public sealed class ClusterGeometry
         ClusterBits = clusterBits;
         RefcountOrder = refcountOrder;
         L2Bits = clusterBits - 3;
+        L2SliceBits = BitOperations.Log2((uint)Math.Min(ClusterBytes, MaxL2SliceBytes)) - 3;
         RefcountBlockBits = clusterBits + 3 - refcountOrder;
     }
 
@@ -43,12 +49,24 @@ public sealed class ClusterGeometry
     /// <summary>Base-2 logarithm of the number of entries in an L2 table.</summary>
     public int L2Bits { get; }
 
+    /// <summary>
+    /// Base-2 logarithm of the number of entries in an L2 slice: a part of an L2 table that is read and cached by itself.
+    /// </summary>
+    public int L2SliceBits { get; }
+
     /// <summary>Base-2 logarithm of the number of refcounts in a refcount block.</summary>
     public int RefcountBlockBits { get; }
 
     public int ClusterBytes => 1 << ClusterBits;
 
     public int L2EntryCount => 1 << L2Bits;
+
+    public int L2SliceEntryCount => 1 << L2SliceBits;
+
+    public int L2SliceBytes => L2SliceEntryCount * sizeof(ulong);
+
+    /// <summary>L2 slices of an L2 table.</summary>
+    public int L2SliceCount => 1 << (L2Bits - L2SliceBits);
 
     public int RefcountBlockEntryCount => 1 << RefcountBlockBits;
 
@@ -76,6 +94,12 @@ public sealed class ClusterGeometry
 
     /// <summary>Index of a guest cluster's entry in its L2 table.</summary>
     public int L2Index(GuestCluster cluster) => (int)(cluster.Index & (L2EntryCount - 1));
+
+    /// <summary>Number of the L2 slice that maps a guest cluster, counted over the whole disk.</summary>
+    public long L2Slice(GuestCluster cluster) => cluster.Index >> L2SliceBits;
+
+    /// <summary>Index of a guest cluster's entry in its L2 slice.</summary>
+    public int L2SliceIndex(GuestCluster cluster) => (int)(cluster.Index & (L2SliceEntryCount - 1));
 
     /// <summary>Index of the refcount table entry that covers a host cluster.</summary>
     public int RefcountTableIndex(HostCluster cluster) => (int)(cluster.Index >> RefcountBlockBits);

@@ -6,8 +6,8 @@ using OrleansDisk.Qcow2.Format;
 namespace OrleansDisk.Qcow2.Metadata;
 
 /// <summary>
-/// A table of one cluster in memory, as it lies on disk: an L2 table or a refcount block. Turns of the image change it;
-/// the entries of an L2 table may be read by any thread, and each is read and written as a whole.
+/// A table in memory, as it lies on disk: an L2 slice or a refcount block. Turns of the image change it;
+/// the entries of an L2 slice may be read by any thread, and each is read and written as a whole.
 /// </summary>
 internal sealed class CachedTable(HostOffset offset, byte[] bytes)
 {
@@ -26,19 +26,13 @@ internal sealed class CachedTable(HostOffset offset, byte[] bytes)
 
     public bool IsDirty => _dirtyTo > 0;
 
-    /// <summary>
-    /// No pointer on disk leads here yet, so the table may be written before what it points to is safe
-    /// (docs/consistency.md, W2).
-    /// </summary>
-    public bool IsUnreachable { get; set; }
-
     /// <summary>While above 0 the table stays in the cache.</summary>
     public int PinCount { get; set; }
 
     public LinkedListNode<CachedTable>? Recency { get; set; }
 
-    /// <summary>Where the table is published (<see cref="PublishedTables"/>), or null.</summary>
-    public int? L1Index { get; set; }
+    /// <summary>The slice as which the table is published (<see cref="PublishedSlices"/>), or null.</summary>
+    public long? Slice { get; set; }
 
     /// <summary>An 8-byte entry. May be called by any thread.</summary>
     public ulong ReadEntry(int index) => BinaryPrimitives.ReverseEndianness(Volatile.Read(ref Entries[index]));

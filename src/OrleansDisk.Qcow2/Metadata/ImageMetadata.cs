@@ -23,13 +23,13 @@ internal sealed class ImageMetadata
         _l1 = l1;
         _passDiscard = options.PassDiscard;
         Health = new ImageHealth(file) { Stopped = Gate.Leases.Revoke };
-        Published = new PublishedTables(l1.Count, header.Geometry.ClusterBytes);
+        Published = new PublishedSlices(l1.Count, header.Geometry);
         Freed = new FreedClusters(Gate);
         int tableBytes = header.Geometry.ClusterBytes;
         // One writer for both kinds of tables: two could overtake each other on the same table.
         ValueTask WriteBackAsync() => new(Order!.FlushAsync());
         bool IsWriting() => Order!.IsWriting;
-        _l2Cache = new TableCache(file, tableBytes, options.L2CacheBytes, WriteBackAsync, IsWriting) { Removed = Published.Withdraw };
+        _l2Cache = new TableCache(file, header.Geometry.L2SliceBytes, options.L2CacheBytes, WriteBackAsync, IsWriting) { Removed = Published.Withdraw };
         var blocks = new TableCache(file, tableBytes, options.RefcountCacheBytes, WriteBackAsync, IsWriting);
         Order = new WriteOrder(file, Health, tableBytes, l1, _l2Cache, refcountTable, blocks, Freed)
         {
@@ -41,7 +41,7 @@ internal sealed class ImageMetadata
         {
             Freed = OnClusterFreed,
         };
-        L2Tables = new L2Tables(header.Geometry, l1, _l2Cache, Published, Allocator, Freed, map);
+        L2Tables = new L2Tables(file, header.Geometry, l1, _l2Cache, Published, Allocator, Freed, map, Health);
         Gate.EpochDrained = Release;
     }
 
@@ -65,8 +65,8 @@ internal sealed class ImageMetadata
 
     public L2Tables L2Tables { get; }
 
-    /// <summary>The cached L2 tables, for those who look entries up without a turn.</summary>
-    public PublishedTables Published { get; }
+    /// <summary>The cached L2 slices, for those who look entries up without a turn.</summary>
+    public PublishedSlices Published { get; }
 
     public WriteOrder Order { get; }
 
@@ -255,8 +255,11 @@ internal sealed class ImageMetadata
 
     private void OnClusterFreed(HostCluster cluster)
     {
-        _l2Cache.Forget(Geometry.OffsetOf(cluster));
-        Map.RemoveL2Table(cluster);
+        if (!Map.RemoveL2Table(cluster))
+            return;
+        HostOffset table = Geometry.OffsetOf(cluster);
+        for (int slice = 0; slice < Geometry.L2SliceCount; slice++)
+            _l2Cache.Forget(table + ((long)slice * Geometry.L2SliceBytes));
     }
 
     private void Release()

@@ -1,45 +1,47 @@
+using System.Buffers;
 using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Qcow2.Metadata;
 
-/// <summary>The active L1 table and the L2 tables below it.</summary>
+/// <summary>The active L1 table and the slices of the L2 tables below it.</summary>
 internal sealed class L2Tables(
-    ClusterGeometry geometry, PointerTable l1, TableCache cache, PublishedTables published, ClusterAllocator allocator,
-    FreedClusters freed, MetadataMap map)
+    IBlockFile file, ClusterGeometry geometry, PointerTable l1, TableCache cache, PublishedSlices published,
+    ClusterAllocator allocator, FreedClusters freed, MetadataMap map, ImageHealth health)
 {
     private readonly Dictionary<int, Task> _beingMade = [];
 
     /// <summary>Whether an L2 table maps a guest cluster at all.</summary>
     public bool IsAllocated(GuestCluster cluster) => Entry(cluster).IsAllocated;
 
-    /// <summary>The L2 table of a guest cluster if it is in the cache and there is one.</summary>
-    public bool TryGet(GuestCluster cluster, out CachedTable table)
+    /// <summary>The L2 slice of a guest cluster if it is in the cache and there is one.</summary>
+    public bool TryGet(GuestCluster cluster, out CachedTable slice)
     {
-        int l1Index = geometry.L1Index(cluster);
+        long number = geometry.L2Slice(cluster);
         L1Entry entry = Entry(cluster);
-        table = published.Find(l1Index)!;
-        if (table is not null)
+        slice = published.Find(number)!;
+        if (slice is not null)
         {
-            table.NoteUsed();
+            slice.NoteUsed();
             return entry.IsAllocated;
         }
         if (!entry.IsAllocated)
         {
-            published.PublishNothing(l1Index);
+            published.PublishNothing(number);
             return false;
         }
-        if (!cache.TryGet(entry.L2Table, out table!))
+        if (!cache.TryGet(SliceOffset(entry, cluster), out slice!))
             return false;
-        published.Publish(l1Index, table);
+        published.Publish(number, slice);
         return true;
     }
 
-    /// <summary>The L2 table of a guest cluster, for reading; there must be one.</summary>
+    /// <summary>The L2 slice of a guest cluster, for reading; there must be one.</summary>
     public ValueTask<TablePin> PinAsync(GuestCluster cluster) =>
-        TryGet(cluster, out CachedTable table) ? new ValueTask<TablePin>(new TablePin(table)) : LoadAndPinAsync(cluster);
+        TryGet(cluster, out CachedTable slice) ? new ValueTask<TablePin>(new TablePin(slice)) : LoadAndPinAsync(cluster);
 
     /// <summary>
-    /// The L2 table of a guest cluster, for changing: made if there is none, copied if a snapshot shares it.
+    /// The L2 slice of a guest cluster, for changing: its table is made if there is none, copied if a snapshot shares it.
     /// </summary>
     public async ValueTask<TablePin> PinForChangeAsync(GuestCluster cluster)
     {
@@ -67,50 +69,70 @@ internal sealed class L2Tables(
         }
     }
 
-    /// <summary>A guest cluster's entry in its table.</summary>
-    public L2Entry Read(CachedTable table, GuestCluster cluster) => new(table.ReadEntry(geometry.L2Index(cluster)));
+    /// <summary>A guest cluster's entry in its slice.</summary>
+    public L2Entry Read(CachedTable slice, GuestCluster cluster) => new(slice.ReadEntry(geometry.L2SliceIndex(cluster)));
 
     /// <summary>Changes a guest cluster's entry.</summary>
-    public void Write(CachedTable table, GuestCluster cluster, L2Entry entry) =>
-        cache.WriteEntry(table, geometry.L2Index(cluster), entry.Raw);
+    public void Write(CachedTable slice, GuestCluster cluster, L2Entry entry) =>
+        cache.WriteEntry(slice, geometry.L2SliceIndex(cluster), entry.Raw);
 
     /// <summary>Points a guest cluster to a host cluster of its own, which may be written in place from now on.</summary>
-    public void Link(CachedTable table, GuestCluster cluster, HostOffset host)
+    public void Link(CachedTable slice, GuestCluster cluster, HostOffset host)
     {
-        Write(table, cluster, L2Entry.Data(host, copied: true));
-        int index = geometry.L2Index(cluster);
-        table.SetWritable(index, 1UL << index, map.Generation);
+        Write(slice, cluster, L2Entry.Data(host, copied: true));
+        int index = geometry.L2SliceIndex(cluster);
+        slice.SetWritable(index, 1UL << index, map.Generation);
     }
 
     private L1Entry Entry(GuestCluster cluster) => new(l1[geometry.L1Index(cluster)]);
 
+    private HostOffset SliceOffset(L1Entry entry, GuestCluster cluster) =>
+        entry.L2Table + ((long)(geometry.L2Index(cluster) >> geometry.L2SliceBits) * geometry.L2SliceBytes);
+
     private async ValueTask<TablePin> LoadAndPinAsync(GuestCluster cluster)
     {
-        HostOffset offset = ValidTable(cluster);
-        TablePin pin = await cache.PinAsync(offset);
-        if (Entry(cluster).L2Table == offset)
-            published.Publish(geometry.L1Index(cluster), pin.Table);
+        HostOffset table = ValidTable(cluster);
+        TablePin pin = await cache.PinAsync(SliceOffset(Entry(cluster), cluster));
+        if (Entry(cluster).L2Table == table)
+            published.Publish(geometry.L2Slice(cluster), pin.Table);
         return pin;
     }
 
+    /// <summary>
+    /// Makes a table for a guest cluster, empty or as the one that is shared. It is in the file, whole, before the L1
+    /// entry leads to it: the barrier that comes before that entry is written covers it (docs/consistency.md, W2).
+    /// </summary>
     private async ValueTask MakeAsync(GuestCluster cluster, int l1Index)
     {
         L1Entry shared = Entry(cluster);
-        byte[] bytes = new byte[geometry.ClusterBytes];
-        if (shared.IsAllocated)
+        byte[] pooled = ArrayPool<byte>.Shared.Rent(geometry.ClusterBytes);
+        try
         {
-            using TablePin source = await PinAsync(cluster);
-            source.Table.Bytes.CopyTo(bytes);
+            Memory<byte> table = pooled.AsMemory(0, geometry.ClusterBytes);
+            if (shared.IsAllocated)
+                await file.ReadAsync(ValidTable(cluster).Bytes, table); // no turn changes a shared table: the file has it
+            else
+                table.Span.Clear();
+            HostRun run = await allocator.ReserveAsync(1);
+            HostOffset offset = geometry.OffsetOf(run.First);
+            try
+            {
+                await file.WriteAsync(offset.Bytes, table);
+                health.ThrowIfFailed();
+            }
+            catch (Exception) when (!health.HasFailed)
+            {
+                await allocator.AbandonAsync(run.First, run.Count);
+                throw;
+            }
+            map.AddL2Table(offset);
+            l1[l1Index] = L1Entry.To(offset, copied: true).Raw;
+            published.WithdrawTable(l1Index);
         }
-        await cache.MakeRoomAsync();
-        HostRun run = await allocator.ReserveAsync(1);
-        HostOffset offset = geometry.OffsetOf(run.First);
-        var table = new CachedTable(offset, bytes) { IsUnreachable = true };
-        table.MarkAllDirty();
-        cache.Add(table);
-        map.AddL2Table(offset);
-        l1[l1Index] = L1Entry.To(offset, copied: true).Raw;
-        published.Publish(l1Index, table);
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(pooled);
+        }
         if (shared.IsAllocated)
             freed.Add(geometry.ClusterOf(shared.L2Table), 1, discard: false);
     }

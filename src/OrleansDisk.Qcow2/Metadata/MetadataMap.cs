@@ -50,7 +50,8 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
 
     public void AddL2Table(HostOffset table) => Add(_l2Tables, table);
 
-    public void RemoveL2Table(HostCluster table) => _l2Tables.Remove(table.Index);
+    /// <summary>Whether an L2 table was there.</summary>
+    public bool RemoveL2Table(HostCluster table) => _l2Tables.Remove(table.Index);
 
     /// <summary>The name of the metadata in a host cluster, or null.</summary>
     public string? Find(HostCluster cluster)

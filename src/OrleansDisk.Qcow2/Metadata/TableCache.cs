@@ -4,7 +4,7 @@ using OrleansDisk.Qcow2.Io;
 namespace OrleansDisk.Qcow2.Metadata;
 
 /// <summary>
-/// A bounded cache of tables of one cluster each. Reading and changing a table that is here is synchronous; what is
+/// A bounded cache of tables of one size. Reading and changing a table that is here is synchronous; what is
 /// not here is loaded by <see cref="PinAsync"/>. Dirty tables leave only through <paramref name="writeBack"/>, which
 /// writes all of them in the order that is safe for their kind; <paramref name="isWriting"/> tells that it is under way.
 /// </summary>
@@ -74,11 +74,11 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
         Remove(table);
     }
 
-    /// <summary>Takes the changes of every dirty table; those of unreachable tables go into the second list.</summary>
-    public void TakeDirty(List<DirtyPart> reachable, List<DirtyPart> unreachable)
+    /// <summary>Takes the changes of every dirty table.</summary>
+    public void TakeDirty(List<DirtyPart> parts)
     {
         foreach (CachedTable table in _dirty)
-            (table.IsUnreachable ? unreachable : reachable).Add(table.TakeDirty());
+            parts.Add(table.TakeDirty());
         _dirty.Clear();
     }
 

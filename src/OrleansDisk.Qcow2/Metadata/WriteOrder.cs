@@ -121,9 +121,9 @@ internal sealed class WriteOrder
 
         // Everything is taken at one moment: links made from here on belong to the next write-back.
         var work = new Work();
-        _refcountBlocks.TakeDirty(work.RefcountBlocks, work.RefcountBlocks);
+        _refcountBlocks.TakeDirty(work.RefcountBlocks);
         work.RefcountTableMoved = _refcountTable.TakeDirty(work.RefcountTable);
-        _l2Tables.TakeDirty(work.L2Tables, work.NewL2Tables);
+        _l2Tables.TakeDirty(work.L2Tables);
         _l1.TakeDirty(work.L1);
         List<FreedRun> freed = _freed.Take();
         (HostOffset refcountTable, int refcountTableEntries) = (_refcountTable.Offset, _refcountTable.Count);
@@ -132,14 +132,11 @@ internal sealed class WriteOrder
         try
         {
             await WriteAsync(work.RefcountBlocks);
-            await WriteAsync(work.NewL2Tables);
             if (work.RefcountTable.Count > 0)
                 await WriteRefcountTableAsync(work, refcountTable, refcountTableEntries);
             await _file.FlushAsync(); // W1, W2: data, copies, refcounts and new tables are there ...
             if (work.L2Tables.Count + work.L1.Count > 0)
             {
-                foreach (DirtyPart part in work.NewL2Tables)
-                    part.Table!.IsUnreachable = false;
                 await WriteAsync(work.L2Tables); // ... before anything points to them
                 await WriteAsync(work.L1);
                 await _file.FlushAsync(); // W3: the pointers are gone ...
@@ -197,15 +194,13 @@ internal sealed class WriteOrder
 
         public bool RefcountTableMoved { get; set; }
 
-        public List<DirtyPart> NewL2Tables { get; } = [];
-
         public List<DirtyPart> L2Tables { get; } = [];
 
         public List<DirtyPart> L1 { get; } = [];
 
         public void Release()
         {
-            foreach (List<DirtyPart> parts in (ReadOnlySpan<List<DirtyPart>>)[RefcountBlocks, RefcountTable, NewL2Tables, L2Tables, L1])
+            foreach (List<DirtyPart> parts in (ReadOnlySpan<List<DirtyPart>>)[RefcountBlocks, RefcountTable, L2Tables, L1])
                 parts.ForEach(part => part.Release());
         }
     }

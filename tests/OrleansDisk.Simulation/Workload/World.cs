@@ -1,5 +1,6 @@
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Check;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Simulation.Crash;
 using OrleansDisk.Simulation.Host;
@@ -330,7 +331,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
     private Qcow2OpenOptions Options() => new()
     {
         Access = ImageAccess.Write,
-        L2CacheBytes = (long)shape.ClusterBytes * shape.CachedTableCount,
+        L2CacheBytes = Math.Min(shape.ClusterBytes, ClusterGeometry.MaxL2SliceBytes) * shape.CachedTableCount,
         RefcountCacheBytes = (long)shape.ClusterBytes * shape.CachedTableCount,
         PassDiscard = shape.PassDiscard,
         OpenFile = host.OpenBacking,
