@@ -16,11 +16,8 @@ internal sealed class HeldImage
     public HeldImage(string key, SharedDisk disk)
     {
         Disk = disk;
-        Key = key;
         _done = new SectorBatchResult { Image = key, Generation = Generation };
     }
-
-    public string Key { get; }
 
     /// <summary>The image with its turns, which sessions of this process share with the grain.</summary>
     public SharedDisk Disk { get; }
@@ -72,12 +69,12 @@ internal sealed class HeldImage
     private async Task<SectorBatchResult> RunInTurnAsync(SectorBatch batch)
     {
         if (Disk.HasEnded)
-            return RefuseStale(Key, Guid.Empty);
+            return RefuseStale(_done.Image, Guid.Empty);
         CollectedResults? collected = null;
         if (batch.Completions is not { } completions)
         {
             if (WhyNotCollected(batch.Requests.Span) is { } refusal)
-                return new SectorBatchResult { Image = Key, Generation = Generation, Refusal = SectorError.InvalidArgument, Message = refusal };
+                return new SectorBatchResult { Image = _done.Image, Generation = Generation, Refusal = SectorError.InvalidArgument, Message = refusal };
             completions = collected = new CollectedResults(batch.Requests);
         }
         if (!batch.TryTake())
@@ -88,7 +85,7 @@ internal sealed class HeldImage
             await Task.WhenAll(pending);
             Disk.End();
         }
-        return collected is null ? _done : new SectorBatchResult { Image = Key, Generation = Generation, Results = collected.Results };
+        return collected is null ? _done : new SectorBatchResult { Image = _done.Image, Generation = Generation, Results = collected.Results };
     }
 
     /// <summary>Starts requests; those that did not complete at once, or null. Their tasks never fail.</summary>

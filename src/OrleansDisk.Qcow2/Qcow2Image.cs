@@ -41,7 +41,7 @@ public sealed class Qcow2Image : IDiskSource
     public bool IsReadOnly => _file.IsReadOnly;
 
     /// <summary>Size of the disk in bytes: whole sectors, as QEMU counts it.</summary>
-    public long VirtualBytes => Header.VirtualBytes & ~(SectorBytes - 1L);
+    public long VirtualBytes => Header.DiskBytes;
 
     public IDiskSource? Backing { get; }
 

@@ -38,8 +38,6 @@ internal sealed record ServerProgram(string Name, string Program, bool IsRaw, Fu
         new(OdiskdName, Repository.Odiskd, IsRaw: false, OdiskdArguments),
     ];
 
-    public bool IsQemuNbd => Program == QemuNbdName;
-
     /// <summary>Whether the server has what a workload asks for.</summary>
     public bool Supports(Workload workload) => workload.Place != Place.DiskDirect || Name switch
     {

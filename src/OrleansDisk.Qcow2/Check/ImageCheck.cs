@@ -43,7 +43,7 @@ public static class ImageCheck
             LeakCount = log.LeakCount,
             CorruptionCount = log.CorruptionCount,
             CheckErrorCount = log.CheckErrorCount,
-            TotalClusters = header.Geometry.ClusterCount(header.VirtualBytes & ~511L),
+            TotalClusters = header.Geometry.ClusterCount(header.DiskBytes),
             AllocatedClusters = mapping.AllocatedClusters,
             FragmentedClusters = mapping.FragmentedClusters,
             CompressedClusters = mapping.CompressedClusters,

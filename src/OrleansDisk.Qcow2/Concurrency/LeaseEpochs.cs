@@ -72,14 +72,7 @@ internal sealed class LeaseEpochs
         }
     }
 
-    /// <summary>Keeps sessions out until <see cref="Restore"/>, and waits for those inside.</summary>
-    public ValueTask RevokeAsync()
-    {
-        Revoke();
-        return DrainAsync(long.MaxValue);
-    }
-
-    /// <summary>Keeps sessions out; calls add up.</summary>
+    /// <summary>Keeps sessions out until <see cref="Restore"/>; calls add up.</summary>
     public void Revoke() => Interlocked.Increment(ref _revocations);
 
     /// <summary>Takes one revocation back.</summary>

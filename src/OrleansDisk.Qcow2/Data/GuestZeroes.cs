@@ -71,7 +71,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
     {
         if (_geometry.OffsetInCluster(offset) != 0 || end.Bytes <= offset.Bytes)
             return 0;
-        long endCluster = end.Bytes >= (metadata.Header.VirtualBytes & ~511L)
+        long endCluster = end.Bytes >= metadata.Header.DiskBytes
             ? _geometry.ClusterCount(end.Bytes) : _geometry.ClusterOf(end).Index;
         return endCluster - _geometry.ClusterOf(offset).Index;
     }

@@ -82,7 +82,7 @@ public sealed class MappingLease : IDisposable
     /// <summary>Ends the lease; its session calls it when it makes no calls any more.</summary>
     public void Dispose() => _slot.Close();
 
-    private bool IsInside(long offset, int bytes) => offset >= 0 && offset <= (_metadata.Header.VirtualBytes & ~511L) - bytes;
+    private bool IsInside(long offset, int bytes) => offset >= 0 && offset <= _metadata.Header.DiskBytes - bytes;
 
     private bool ReadRuns(GuestOffset offset, Span<byte> buffer, bool mustBeData)
     {

@@ -31,6 +31,9 @@ public sealed record Header
     /// <summary>Size of the disk in bytes, as stored.</summary>
     public required long VirtualBytes { get; init; }
 
+    /// <summary>Size of the disk in bytes as its users see it: whole sectors of 512 bytes, as QEMU counts it.</summary>
+    public long DiskBytes => VirtualBytes & ~511L;
+
     public EncryptionMethod Encryption { get; init; }
 
     public int L1EntryCount { get; init; }

@@ -65,7 +65,7 @@ public sealed record ImageInfo
         {
             FileName = file.Name,
             Format = "qcow2",
-            VirtualBytes = header.VirtualBytes & ~511L,
+            VirtualBytes = header.DiskBytes,
             Header = header,
             Snapshots = await DirectoryReader.ReadSnapshotsAsync(file, header),
             Bitmaps = await DirectoryReader.ReadBitmapsAsync(file, header),
