@@ -6,7 +6,7 @@ namespace OrleansDisk.Exports;
 /// <summary>A disk that stays open as long as the server runs, as an export.</summary>
 /// <param name="name">The name that clients ask for.</param>
 /// <param name="description">Free text for people.</param>
-/// <param name="disk">The disk. It can be written if it is an image that is open for writing.</param>
+/// <param name="disk">The disk. It can be written if it is open for writing.</param>
 /// <param name="canMultiConnect">Whether clients may open several connections; the server must have room for them.</param>
 public sealed class DiskExport(string name, string description, SharedDisk disk, bool canMultiConnect) : INbdExport
 {
@@ -16,14 +16,14 @@ public sealed class DiskExport(string name, string description, SharedDisk disk,
 
     public ValueTask<INbdExportSession> ConnectAsync(CancellationToken cancellation)
     {
-        bool canWrite = disk.Image is { IsReadOnly: false };
+        bool canWrite = disk.Writable is not null;
         // A raw file need not end with a sector; clients count in sectors.
         var info = new NbdExportInfo((disk.Source.VirtualBytes + 511) & ~511L)
         {
             IsReadOnly = !canWrite,
             CanTrim = canWrite,
             CanWriteZeroes = canWrite,
-            CanFastZero = canWrite && disk.Image!.Header.Version >= 3,
+            CanFastZero = canWrite && disk.Image is { Header.Version: >= 3 },
             CanCache = true,
             CanMultiConnect = canMultiConnect,
         };

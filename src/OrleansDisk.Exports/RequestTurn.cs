@@ -2,6 +2,7 @@ using OrleansDisk.Nbd.Protocol;
 using OrleansDisk.Nbd.Server;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Exports;
@@ -109,19 +110,19 @@ internal sealed class RequestTurn(DiskSession session)
     private ValueTask StartAsync(NbdRequest request)
     {
         SharedDisk disk = session.Disk;
-        Qcow2Image? image = disk.Image;
+        IWritableDisk? writable = disk.Writable;
         bool fua = (request.Flags & NbdCommandFlags.Fua) != 0;
         return request.Command switch
         {
             NbdCommand.Read when request.WantsHoles && request.Length >= SparseRead.MinBytes => ReadSparseAsync(request),
             NbdCommand.Read => disk.Source.ReadAsync(request.Offset, request.Buffer),
             NbdCommand.BlockStatus => ReportExtentsAsync(request),
-            NbdCommand.Flush => image?.FlushAsync() ?? ValueTask.CompletedTask,
+            NbdCommand.Flush => writable?.FlushAsync() ?? ValueTask.CompletedTask,
             NbdCommand.Cache => ValueTask.CompletedTask, // a hint; the page cache does what it does
-            _ when image is null => throw new NotSupportedException($"{request.Command} on a read-only export"),
-            NbdCommand.Write => image.WriteAsync(request.Offset, request.Buffer, fua),
-            NbdCommand.Trim => image.DiscardAsync(request.Offset, request.Length, fua),
-            NbdCommand.WriteZeroes => image.WriteZeroesAsync(
+            _ when writable is null => throw new NotSupportedException($"{request.Command} on a read-only export"),
+            NbdCommand.Write => writable.WriteAsync(request.Offset, request.Buffer, fua),
+            NbdCommand.Trim => writable.DiscardAsync(request.Offset, request.Length, fua),
+            NbdCommand.WriteZeroes => writable.WriteZeroesAsync(
                 request.Offset, request.Length, mayUnmap: (request.Flags & NbdCommandFlags.NoHole) == 0, fua),
             _ => throw new NotSupportedException($"{request.Command}"),
         };

@@ -11,11 +11,12 @@ namespace OrleansDisk.Qcow2;
 /// scheduler (a grain's, or <see cref="ConcurrentExclusiveSchedulerPair.ExclusiveScheduler"/>). Many calls may be under
 /// way at once. Offsets and lengths are bytes, of any alignment. <see cref="Lease"/> gives out the exception to this.
 /// </summary>
-public sealed class Qcow2Image : IDiskSource
+public sealed class Qcow2Image : IWritableDisk
 {
     private const int SectorBytes = 512;
     private readonly IBlockFile _file;
     private readonly ImageMetadata _metadata;
+    private readonly GuestData _data;
     private readonly GuestReader _reader;
     private readonly GuestWriter _writer;
     private readonly GuestZeroes _zeroes;
@@ -26,8 +27,9 @@ public sealed class Qcow2Image : IDiskSource
         _file = file;
         _metadata = metadata;
         Backing = backing;
-        _reader = new GuestReader(metadata, backing);
-        _writer = new GuestWriter(metadata, _reader);
+        _data = new PlainGuestData(file);
+        _reader = new GuestReader(metadata, _data, backing);
+        _writer = new GuestWriter(metadata, _data, _reader);
         _zeroes = new GuestZeroes(metadata, _reader, _writer, backing is not null);
     }
 
@@ -182,6 +184,8 @@ public sealed class Qcow2Image : IDiskSource
             ? _zeroes.WriteZeroesAsync(new GuestOffset(oldBytes), end - oldBytes, mayUnmap: true) : ValueTask.CompletedTask)));
     }
 
+    public Task ResizeAsync(long virtualBytes) => GrowAsync(virtualBytes);
+
     /// <summary>
     /// Lets a session in this process read and overwrite the disk on its own thread; dispose the lease when the session
     /// ends. The lease is good for as long as the image is open: what it can't do at a moment, it says.
@@ -189,7 +193,7 @@ public sealed class Qcow2Image : IDiskSource
     public MappingLease Lease()
     {
         ThrowIfClosed();
-        var lease = new MappingLease(_metadata, _reader);
+        var lease = new MappingLease(_metadata, _data, _reader);
         if (Header.Encryption != EncryptionMethod.None)
             lease.Dispose(); // refuses from now on: the bytes of the file are not those of the disk
         return lease;

@@ -22,6 +22,9 @@ public sealed class SharedDisk(IDiskSource source, IReadOnlyList<MapLayer> layer
     /// <summary>The same disk as an image, or null when it is none.</summary>
     public Qcow2Image? Image { get; } = source as Qcow2Image;
 
+    /// <summary>The same disk for changing it, or null when it is only read.</summary>
+    public IWritableDisk? Writable { get; } = source is IWritableDisk { IsReadOnly: false } disk ? disk : null;
+
     public IReadOnlyList<MapLayer> Layers => layers;
 
     public ImageTurns Turns => turns;

@@ -4,7 +4,7 @@ using OrleansDisk.Qcow2.Metadata;
 namespace OrleansDisk.Qcow2.Data;
 
 /// <summary>Reads what the guest sees: this image's clusters, zeros, or the backing chain.</summary>
-internal sealed class GuestReader(ImageMetadata metadata, IDiskSource? backing)
+internal sealed class GuestReader(ImageMetadata metadata, GuestData data, IDiskSource? backing)
 {
     private readonly CompressedClusters _compressed = new(metadata.File, metadata.Geometry);
     private readonly ClusterGeometry _geometry = metadata.Geometry;
@@ -20,7 +20,7 @@ internal sealed class GuestReader(ImageMetadata metadata, IDiskSource? backing)
         {
             ClusterRun run = FindRun(table, offset, buffer.Length);
             if (run.Kind == ClusterKind.Data && BytesOf(run, offset) >= buffer.Length)
-                return metadata.File.ReadAsync(HostOf(run, offset).Bytes, buffer);
+                return data.ReadAsync(offset, HostOf(run, offset), buffer);
         }
         return ReadRunsAsync(offset, buffer);
     }
@@ -74,7 +74,7 @@ internal sealed class GuestReader(ImageMetadata metadata, IDiskSource? backing)
         switch (run.Kind)
         {
             case ClusterKind.Data:
-                await metadata.File.ReadAsync(HostOf(run, offset).Bytes, buffer);
+                await data.ReadAsync(offset, HostOf(run, offset), buffer);
                 break;
             case ClusterKind.Compressed:
                 ReadOnlyMemory<byte> cluster = await _compressed.ReadAsync(run.Entry, run.First);

@@ -9,7 +9,7 @@ namespace OrleansDisk.Qcow2.Data;
 /// Writes guest data: in place where the image owns the clusters alone, else into newly reserved ones, filled up with
 /// what the guest saw there, and linked when they are written.
 /// </summary>
-internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
+internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, GuestReader reader)
 {
     private readonly ClusterGeometry _geometry = metadata.Geometry;
     private readonly WriteTargets _targets = new(metadata);
@@ -102,7 +102,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
     {
         HostOffset host = run.Entry.Host + _geometry.OffsetInCluster(offset);
         _targets.Check(table, run);
-        ValueTask write = metadata.File.WriteAsync(host.Bytes, data);
+        ValueTask write = guestData.WriteAsync(offset, host, data);
         if (!write.IsCompletedSuccessfully)
             return FinishAsync(write);
         metadata.Order.NoteDataWritten();
@@ -168,15 +168,16 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
         GuestOffset end = offset + data.Length;
         int tailBytes = (int)(((long)run.Count << _geometry.ClusterBits) - headBytes - data.Length);
         HostOffset host = _geometry.OffsetOf(run.First);
-        if (run.IsFresh && !reader.MayHoldData(firstEntry, _geometry.ClusterOf(offset)))
+        bool isZero = run.IsFresh && guestData.FreshClustersAreZero;
+        if (isZero && !reader.MayHoldData(firstEntry, _geometry.ClusterOf(offset)))
             (host, headBytes) = (host + headBytes, 0);
-        if (run.IsFresh && !reader.MayHoldData(lastEntry, _geometry.ClusterOf(end)))
+        if (isZero && !reader.MayHoldData(lastEntry, _geometry.ClusterOf(end)))
             tailBytes = 0;
         try
         {
             if (headBytes + tailBytes == 0)
             {
-                await metadata.File.WriteAsync(host.Bytes, data);
+                await guestData.WriteAsync(offset, host, data);
                 return;
             }
             byte[] around = ArrayPool<byte>.Shared.Rent(headBytes + tailBytes);
@@ -184,9 +185,10 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestReader reader)
             {
                 Memory<byte> head = around.AsMemory(0, headBytes);
                 Memory<byte> tail = around.AsMemory(headBytes, tailBytes);
-                await reader.ReadClusterAsync(firstEntry, new GuestOffset(offset.Bytes - headBytes), head);
+                var start = new GuestOffset(offset.Bytes - headBytes);
+                await reader.ReadClusterAsync(firstEntry, start, head);
                 await reader.ReadClusterAsync(lastEntry, end, tail);
-                await metadata.File.WriteAsync(host.Bytes, (ReadOnlyMemory<byte>[])[head, data, tail]);
+                await guestData.WriteAsync(start, host, (ReadOnlyMemory<byte>[])[head, data, tail]);
             }
             finally
             {

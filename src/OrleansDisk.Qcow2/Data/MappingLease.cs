@@ -1,6 +1,5 @@
 using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Format;
-using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Metadata;
 
 namespace OrleansDisk.Qcow2.Data;
@@ -24,16 +23,16 @@ public sealed class MappingLease : IDisposable
     private const long Unknown = -2;
 
     private readonly ImageMetadata _metadata;
-    private readonly IBlockFile _file;
+    private readonly GuestData _data;
     private readonly GuestReader _reader;
     private readonly ClusterGeometry _geometry;
     private readonly PublishedSlices _tables;
     private readonly LeaseEpochs _epochs;
     private readonly LeaseSlot _slot;
 
-    internal MappingLease(ImageMetadata metadata, GuestReader reader)
+    internal MappingLease(ImageMetadata metadata, GuestData data, GuestReader reader)
     {
-        (_metadata, _file, _reader, _geometry) = (metadata, metadata.File, reader, metadata.Geometry);
+        (_metadata, _data, _reader, _geometry) = (metadata, data, reader, metadata.Geometry);
         (_tables, _epochs) = (metadata.Published, metadata.Gate.Leases);
         _slot = _epochs.Add();
     }
@@ -45,7 +44,7 @@ public sealed class MappingLease : IDisposable
     /// Refuses a range that reads as zeros in part: for who would rather tell a client of holes.
     /// </param>
     /// <returns>False if a turn has to do it; the buffer then holds anything.</returns>
-    /// <exception cref="BlockFileException">The file can't be read.</exception>
+    /// <exception cref="Io.BlockFileException">The file can't be read.</exception>
     public bool TryRead(long offset, Span<byte> buffer, bool mustBeData = false)
     {
         if (!_epochs.TryEnter(_slot))
@@ -64,7 +63,7 @@ public sealed class MappingLease : IDisposable
     /// <param name="offset">First byte.</param>
     /// <param name="data">The bytes.</param>
     /// <returns>False if a turn has to do it, all of it: some of these bytes may have been written.</returns>
-    /// <exception cref="BlockFileException">The file can't be written.</exception>
+    /// <exception cref="Io.BlockFileException">The file can't be written.</exception>
     public bool TryWrite(long offset, ReadOnlySpan<byte> data)
     {
         if (!_epochs.TryEnter(_slot))
@@ -96,7 +95,7 @@ public sealed class MappingLease : IDisposable
                 bytes += Math.Min(_geometry.ClusterBytes, buffer.Length - bytes);
             if (host == Zeros)
                 buffer[..bytes].Clear();
-            else if (!_file.TryRead(host, buffer[..bytes]))
+            else if (!_data.TryRead(offset, new HostOffset(host), buffer[..bytes]))
                 return false;
             offset += bytes;
             buffer = buffer[bytes..];
@@ -117,7 +116,7 @@ public sealed class MappingLease : IDisposable
                 bytes += Math.Min(_geometry.ClusterBytes, data.Length - bytes);
             try
             {
-                _file.Write(host, data[..bytes]);
+                _data.Write(offset, new HostOffset(host), data[..bytes]);
             }
             finally
             {

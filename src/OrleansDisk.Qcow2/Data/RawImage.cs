@@ -2,14 +2,23 @@ using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Qcow2.Data;
 
-/// <summary>A raw file as a disk, read only: what lies below an image.</summary>
-public sealed class RawImage(IBlockFile file) : IDiskSource
+/// <summary>A raw file as a disk: what lies below an image, or a disk of its own.</summary>
+public sealed class RawImage(IBlockFile file) : IWritableDisk
 {
+    private const int SectorBytes = 512;
+
+    /// <summary>Zeros that are written where the file can't have a hole.</summary>
+    private static readonly ReadOnlyMemory<byte> _zeros = new byte[256 << 10];
+
+    private bool _canPunchHoles = true;
+
     public string FileName => file.Name;
 
     public string Format => "raw";
 
     public long VirtualBytes => file.LengthBytes;
+
+    public bool IsReadOnly => file.IsReadOnly;
 
     public IDiskSource? Backing => null;
 
@@ -22,5 +31,68 @@ public sealed class RawImage(IBlockFile file) : IDiskSource
         return new ValueTask<DiskExtent>(new DiskExtent(extent.Bytes, state, offset));
     }
 
+    public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, bool fua = false)
+    {
+        ThrowIfOutside(offset, data.Length);
+        ValueTask write = file.WriteAsync(offset, data);
+        return fua ? ThenFlushAsync(write) : write;
+    }
+
+    public ValueTask WriteZeroesAsync(long offset, long bytes, bool mayUnmap, bool fua = false)
+    {
+        ThrowIfOutside(offset, bytes);
+        ValueTask change = ZeroAsync(offset, bytes, mayUnmap);
+        return fua ? ThenFlushAsync(change) : change;
+    }
+
+    public ValueTask DiscardAsync(long offset, long bytes, bool fua = false)
+    {
+        ThrowIfOutside(offset, bytes);
+        ValueTask change = PunchAsync(offset, bytes);
+        return fua ? ThenFlushAsync(change) : change;
+    }
+
+    public ValueTask FlushAsync() => IsReadOnly ? ValueTask.CompletedTask : file.FlushAsync();
+
+    public Task ResizeAsync(long virtualBytes) =>
+        file.SetLengthAsync((virtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L)).AsTask();
+
     public ValueTask DisposeAsync() => file.DisposeAsync();
+
+    private async ValueTask ThenFlushAsync(ValueTask change)
+    {
+        await change;
+        await FlushAsync();
+    }
+
+    private async ValueTask ZeroAsync(long offset, long bytes, bool mayUnmap)
+    {
+        if (mayUnmap)
+        {
+            await PunchAsync(offset, bytes);
+            if (_canPunchHoles)
+                return;
+        }
+        for (long done = 0; done < bytes;)
+        {
+            // Parts meet at multiples of their length: a crash between two of them tears no sector.
+            int part = (int)Math.Min(bytes - done, _zeros.Length - ((offset + done) % _zeros.Length));
+            await file.WriteAsync(offset + done, _zeros[..part]);
+            done += part;
+        }
+    }
+
+    private async ValueTask PunchAsync(long offset, long bytes)
+    {
+        if (_canPunchHoles && bytes > 0)
+            _canPunchHoles = await file.PunchHoleAsync(offset, bytes);
+    }
+
+    private void ThrowIfOutside(long offset, long bytes)
+    {
+        if (IsReadOnly)
+            throw new Qcow2Exception($"'{FileName}' is open read-only");
+        if (offset < 0 || bytes < 0 || offset > VirtualBytes - bytes)
+            throw new ArgumentOutOfRangeException(nameof(offset), $"{bytes} bytes at {offset} are not inside the disk of {VirtualBytes} bytes");
+    }
 }

@@ -67,6 +67,22 @@ internal sealed class ClusterAllocator
         return run;
     }
 
+    /// <summary>Adds a reference to a cluster that is in use.</summary>
+    /// <returns>False, and nothing has changed, when its refcount can't grow any more.</returns>
+    /// <exception cref="MetadataDamagedException">It is not in use.</exception>
+    public async ValueTask<bool> TryRaiseAsync(HostCluster cluster)
+    {
+        using TablePin pin = await PinBlockAsync(cluster);
+        int index = _geometry.RefcountBlockIndex(cluster);
+        ulong refcount = RefcountBlock.Get(pin.Table.Bytes, _geometry.RefcountOrder, index);
+        if (refcount == 0)
+            throw new MetadataDamagedException($"{cluster} was in use with refcount 0");
+        if (refcount == _geometry.MaxRefcount)
+            return false;
+        _blocks.SetRefcount(pin.Table, _geometry.RefcountOrder, index, refcount + 1);
+        return true;
+    }
+
     /// <summary>Gives back reserved clusters to which nothing ever pointed.</summary>
     public async ValueTask AbandonAsync(HostCluster first, int count)
     {
