@@ -31,7 +31,7 @@ public class Codecs
         foreach (ulong raw in _entries)
         {
             var entry = new L2Entry(raw);
-            if (entry is { Kind: ClusterKind.Data, IsCopied: true })
+            if (entry.IsCopied && entry.Kind(_geometry) == ClusterKind.Data)
                 sum += entry.Host.Bytes;
         }
         return sum;

@@ -53,7 +53,7 @@ internal sealed class CopiedFlagCheck(IBlockFile file, Header header, RefcountCh
 
     private async ValueTask CheckL2EntryAsync(L2Entry entry)
     {
-        if (entry.Kind is not (ClusterKind.Data or ClusterKind.ZeroAllocated))
+        if (!entry.HasHost(_geometry))
             return;
         ulong refcount = await refcounts.GetRefcountAsync(_geometry.ClusterOf(entry.Host).Index);
         if ((refcount == 1) != entry.IsCopied)

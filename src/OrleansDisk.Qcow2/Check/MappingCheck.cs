@@ -114,7 +114,7 @@ internal sealed class MappingCheck
 
     private void Examine(L2Entry entry)
     {
-        if (entry.Kind == ClusterKind.Compressed)
+        if (entry.Kind(_geometry) == ClusterKind.Compressed)
         {
             if (entry.IsCopied)
             {
@@ -125,11 +125,11 @@ internal sealed class MappingCheck
         }
         if ((entry.Raw & L2Entry.ReservedMask) != 0)
             _log.Corruption($"ERROR found l2 entry with reserved bits set: {entry.Raw:x}");
-        if (entry.Kind is ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated && _header.Version < 3)
+        if (entry.Kind(_geometry) is ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated && _header.Version < 3)
             _log.Corruption($"ERROR found zero cluster entry in an image of version 2: {entry.Raw:x}");
-        if (entry.Kind is ClusterKind.Data or ClusterKind.ZeroAllocated && !_geometry.IsAligned(entry.Host.Bytes))
+        if (entry.HasHost(_geometry) && !_geometry.IsAligned(entry.Host.Bytes))
         {
-            string what = entry.Kind == ClusterKind.Data ? "Data" : "Preallocated";
+            string what = entry.Kind(_geometry) == ClusterKind.Data ? "Data" : "Preallocated";
             _log.Corruption($"ERROR offset={entry.Host.Bytes:x}: {what} cluster is not properly aligned; "
                 + "L2 entry corrupted.");
         }
@@ -137,12 +137,12 @@ internal sealed class MappingCheck
 
     private void AddReference(L2Entry entry, ulong times)
     {
-        if (entry.Kind == ClusterKind.Compressed)
+        if (entry.Kind(_geometry) == ClusterKind.Compressed)
         {
             CompressedExtent extent = entry.Compressed(_geometry);
             _references.Add(extent.Start.Bytes, extent.Bytes, ClusterUse.CompressedData, times);
         }
-        else if (entry.Kind is ClusterKind.Data or ClusterKind.ZeroAllocated)
+        else if (entry.HasHost(_geometry))
         {
             _references.Add(entry.Host.Bytes, _geometry.ClusterBytes, ClusterUse.Data, times);
         }
@@ -150,13 +150,13 @@ internal sealed class MappingCheck
 
     private void AddToStatistics(L2Entry entry)
     {
-        if (entry.Kind == ClusterKind.Compressed)
+        if (entry.Kind(_geometry) == ClusterKind.Compressed)
         {
             AllocatedClusters++;
             CompressedClusters++;
             FragmentedClusters++;
         }
-        else if (entry.Kind is ClusterKind.Data or ClusterKind.ZeroAllocated)
+        else if (entry.HasHost(_geometry))
         {
             AllocatedClusters++;
             if (_nextContiguous != 0 && entry.Host.Bytes != _nextContiguous)

@@ -136,8 +136,8 @@ public sealed class MappingLease : IDisposable
         if (_tables.Find(_geometry.L2Slice(cluster)) is not { } table)
             return Unknown;
         table.NoteUsed();
-        var entry = new L2Entry(table.ReadEntry(_geometry.L2SliceIndex(cluster)));
-        switch (entry.Kind)
+        L2Entry entry = table.ReadL2Entry(_geometry.L2SliceIndex(cluster), _geometry);
+        switch (entry.KindAt(_geometry.SubclusterOf(offset), _geometry))
         {
             case ClusterKind.Data when _geometry.IsAligned(entry.Host.Bytes):
                 return entry.Host.Bytes + _geometry.OffsetInCluster(offset);
@@ -160,8 +160,8 @@ public sealed class MappingLease : IDisposable
         table.NoteUsed();
         if (!table.IsWritable(index, generation)) // before the entry: see there
             return Unknown;
-        var entry = new L2Entry(table.ReadEntry(index));
-        return entry is { Kind: ClusterKind.Data, IsCopied: true }
+        L2Entry entry = table.ReadL2Entry(index, _geometry);
+        return entry.IsCopied && entry.KindAt(_geometry.SubclusterOf(offset), _geometry) == ClusterKind.Data
             ? entry.Host.Bytes + _geometry.OffsetInCluster(offset) : Unknown;
     }
 

@@ -47,8 +47,8 @@ internal sealed class WriteTargets(ImageMetadata metadata)
         ulong mask = 0;
         for (int i = start; i < end; i++)
         {
-            var entry = new L2Entry(table.ReadEntry(i));
-            if (entry is not { Kind: ClusterKind.Data, IsCopied: true } || !_geometry.IsAligned(entry.Host.Bytes))
+            L2Entry entry = table.ReadL2Entry(i, _geometry);
+            if (entry.Kind(_geometry) != ClusterKind.Data || !entry.IsCopied || !_geometry.IsAligned(entry.Host.Bytes))
                 continue;
             HostCluster cluster = _geometry.ClusterOf(entry.Host);
             if (IsInFile(cluster) && metadata.Map.Find(cluster) is null)

@@ -3,14 +3,18 @@ using System.Numerics;
 namespace OrleansDisk.Qcow2.Format;
 
 /// <summary>
-/// The sizes that follow from a header's cluster_bits and refcount_order, and the arithmetic between offsets,
-/// clusters and table indexes (qcow2 specification, "Host cluster management" and "Cluster mapping").
+/// What a header's cluster_bits, refcount_order and incompatible features say of tables: their sizes, how L2 entries are
+/// read, and the arithmetic between offsets, clusters and table indexes (qcow2 specification, "Host cluster management",
+/// "Cluster mapping" and "Extended L2 Entries").
 /// </summary>
 public sealed class ClusterGeometry
 {
     public const int MinClusterBits = 9;
     public const int MaxClusterBits = 21;
     public const int MaxRefcountOrder = 6;
+
+    /// <summary>Smallest cluster that can have subclusters, which are sectors then.</summary>
+    public const int MinSubclusteredBits = MinClusterBits + 5;
 
     /// <summary>Largest L2 slice in bytes: what a look-up that misses the cache reads.</summary>
     public const int MaxL2SliceBytes = 4096;
@@ -24,7 +28,10 @@ public sealed class ClusterGeometry
     /// <summary>Host offsets of tables and data clusters stay below this (bits 9 to 55 of an entry).</summary>
     public const long HostOffsetLimit = 1L << 56;
 
-    public ClusterGeometry(int clusterBits, int refcountOrder)
+    /// <param name="clusterBits">See <see cref="ClusterBits"/>.</param>
+    /// <param name="refcountOrder">See <see cref="RefcountOrder"/>.</param>
+    /// <param name="features">What of them says how L2 entries are read; the others do not matter.</param>
+    public ClusterGeometry(int clusterBits, int refcountOrder, IncompatibleFeatures features = IncompatibleFeatures.None)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(clusterBits, MinClusterBits);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(clusterBits, MaxClusterBits);
@@ -32,8 +39,14 @@ public sealed class ClusterGeometry
         ArgumentOutOfRangeException.ThrowIfGreaterThan(refcountOrder, MaxRefcountOrder);
         ClusterBits = clusterBits;
         RefcountOrder = refcountOrder;
-        L2Bits = clusterBits - 3;
-        L2SliceBits = BitOperations.Log2((uint)Math.Min(ClusterBytes, MaxL2SliceBytes)) - 3;
+        HasSubclusters = features.HasFlag(IncompatibleFeatures.ExtendedL2);
+        HasExternalData = features.HasFlag(IncompatibleFeatures.ExternalDataFile);
+        if (HasSubclusters)
+            ArgumentOutOfRangeException.ThrowIfLessThan(clusterBits, MinSubclusteredBits);
+        int l2EntryOrder = BitOperations.Log2((uint)L2EntryBytes);
+        L2Bits = clusterBits - l2EntryOrder;
+        L2SliceBits = BitOperations.Log2((uint)Math.Min(ClusterBytes, MaxL2SliceBytes)) - l2EntryOrder;
+        SubclusterBits = HasSubclusters ? clusterBits - BitOperations.Log2(SubclusterBitmap.Count) : clusterBits;
         RefcountBlockBits = clusterBits + 3 - refcountOrder;
     }
 
@@ -45,6 +58,21 @@ public sealed class ClusterGeometry
 
     /// <summary>Width of a refcount in bits: 1 to 64.</summary>
     public int RefcountBits => 1 << RefcountOrder;
+
+    /// <summary>Whether L2 entries are extended: 16 bytes, with a bitmap of 32 subclusters.</summary>
+    public bool HasSubclusters { get; }
+
+    /// <summary>Whether guest data lies in an external data file, each cluster at its guest offset.</summary>
+    public bool HasExternalData { get; }
+
+    /// <summary>Base-2 logarithm of the size of a subcluster; where there are none, of a cluster.</summary>
+    public int SubclusterBits { get; }
+
+    /// <summary>The unit in which guest data is allocated inside a cluster: all of it where there are no subclusters.</summary>
+    public int SubclusterBytes => 1 << SubclusterBits;
+
+    /// <summary>Length of an L2 entry: 8, or 16 with subclusters.</summary>
+    public int L2EntryBytes => HasSubclusters ? 2 * sizeof(ulong) : sizeof(ulong);
 
     /// <summary>Base-2 logarithm of the number of entries in an L2 table.</summary>
     public int L2Bits { get; }
@@ -63,7 +91,7 @@ public sealed class ClusterGeometry
 
     public int L2SliceEntryCount => 1 << L2SliceBits;
 
-    public int L2SliceBytes => L2SliceEntryCount * sizeof(ulong);
+    public int L2SliceBytes => L2SliceEntryCount * L2EntryBytes;
 
     /// <summary>L2 slices of an L2 table.</summary>
     public int L2SliceCount => 1 << (L2Bits - L2SliceBits);
@@ -88,6 +116,9 @@ public sealed class ClusterGeometry
 
     /// <summary>Bytes from the start of its cluster to <paramref name="offset"/>.</summary>
     public int OffsetInCluster(GuestOffset offset) => (int)(offset.Bytes & (ClusterBytes - 1));
+
+    /// <summary>Index of the subcluster at an offset in its cluster.</summary>
+    public int SubclusterOf(GuestOffset offset) => OffsetInCluster(offset) >> SubclusterBits;
 
     /// <summary>Index of the L1 entry that covers a guest cluster.</summary>
     public int L1Index(GuestCluster cluster) => (int)(cluster.Index >> L2Bits);

@@ -26,6 +26,13 @@ internal static class FeatureCheck
         throw new Qcow2FormatException($"Unsupported qcow2 feature(s): {string.Join(", ", names)}");
     }
 
+    /// <summary>Subclusters are at least a sector.</summary>
+    public static void ValidateSubclusters(int clusterBytes, IncompatibleFeatures features)
+    {
+        if (features.HasFlag(IncompatibleFeatures.ExtendedL2) && clusterBytes < 1 << ClusterGeometry.MinSubclusteredBits)
+            throw new Qcow2FormatException($"Unsupported subcluster size: {clusterBytes / SubclusterBitmap.Count}");
+    }
+
     /// <summary>The compression type is known, and its feature bit says the same.</summary>
     public static void ValidateCompressionType(byte type, IncompatibleFeatures features)
     {

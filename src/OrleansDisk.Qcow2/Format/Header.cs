@@ -121,6 +121,7 @@ public sealed record Header
         IncompatibleFeatures incompatible = version == 3
             ? (IncompatibleFeatures)HeaderField.ReadUInt64(cluster, HeaderField.Incompatible) : default;
         FeatureCheck.RefuseUnknown(incompatible, extensions);
+        FeatureCheck.ValidateSubclusters(clusterBytes, incompatible);
         uint refcountOrder = version == 3 ? HeaderField.ReadUInt32(cluster, HeaderField.RefcountOrder) : 4;
         if (refcountOrder > ClusterGeometry.MaxRefcountOrder)
             throw new Qcow2FormatException("Reference count entry width too large; may not exceed 64 bits");
@@ -133,7 +134,7 @@ public sealed record Header
         {
             Version = version,
             Geometry = new ClusterGeometry(
-                (int)HeaderField.ReadUInt32(cluster, HeaderField.ClusterBits), (int)refcountOrder),
+                (int)HeaderField.ReadUInt32(cluster, HeaderField.ClusterBits), (int)refcountOrder, incompatible),
             HeaderBytes = headerBytes,
             Encryption = (EncryptionMethod)encryption,
             Incompatible = incompatible,

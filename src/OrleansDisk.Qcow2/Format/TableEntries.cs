@@ -1,3 +1,5 @@
+using System.Buffers.Binary;
+
 namespace OrleansDisk.Qcow2.Format;
 
 /// <summary>An entry of an L1 table (qcow2 specification, "L1 table entry").</summary>
@@ -36,13 +38,13 @@ public readonly record struct RefcountTableEntry(ulong Raw)
     public bool IsAllocated => (Raw & OffsetMask) != 0;
 }
 
-/// <summary>What an L2 entry says of its guest cluster.</summary>
+/// <summary>What an L2 entry says of its guest cluster, or of one of its subclusters.</summary>
 public enum ClusterKind
 {
-    /// <summary>Nothing here: reads come from the backing file, or are zeros.</summary>
+    /// <summary>Nothing here: reads come from the backing file, or are zeros. A subcluster may have space all the same.</summary>
     Unallocated,
 
-    /// <summary>A standard cluster that holds guest data.</summary>
+    /// <summary>Guest data, in a standard cluster.</summary>
     Data,
 
     /// <summary>A compressed cluster.</summary>
@@ -53,52 +55,91 @@ public enum ClusterKind
 
     /// <summary>Reads as zeros; a host cluster is kept for later writes.</summary>
     ZeroAllocated,
+
+    /// <summary>The subcluster bitmap says what can't be.</summary>
+    Invalid,
 }
 
-/// <summary>A standard (8-byte) entry of an L2 table (qcow2 specification, "L2 table entry").</summary>
-public readonly record struct L2Entry(ulong Raw)
+/// <summary>
+/// An entry of an L2 table: 8 bytes (qcow2 specification, "L2 table entry"), or 16 of which the second half is the
+/// subcluster bitmap (the same, "Extended L2 Entries").
+/// </summary>
+/// <param name="Raw">The first 8 bytes.</param>
+/// <param name="Bitmap">The other 8 bytes; empty where entries have 8.</param>
+public readonly record struct L2Entry(ulong Raw, SubclusterBitmap Bitmap = default)
 {
     private const ulong OffsetMask = 0x00ff_ffff_ffff_fe00;
     private const ulong CopiedFlag = 1UL << 63;
     private const ulong CompressedFlag = 1UL << 62;
     private const ulong ZeroFlag = 1;
 
-    /// <summary>Bits of an uncompressed entry that must be zero.</summary>
+    /// <summary>Bits of an uncompressed entry that must be zero. In extended entries the zero flag is one more; readers ignore it.</summary>
     public const ulong ReservedMask = ~(OffsetMask | CopiedFlag | CompressedFlag | ZeroFlag);
 
     public static L2Entry Unallocated => default;
 
-    public static L2Entry ZeroPlain => new(ZeroFlag);
+    /// <summary>Where its host cluster lies, all of it data.</summary>
+    public static L2Entry Data(HostOffset host, bool copied, ClusterGeometry geometry) =>
+        new((ulong)host.Bytes | (copied ? CopiedFlag : 0), geometry.HasSubclusters ? SubclusterBitmap.AllData : default);
 
-    public static L2Entry Data(HostOffset host, bool copied) => new((ulong)host.Bytes | (copied ? CopiedFlag : 0));
+    /// <summary>A whole cluster of zeros without a host cluster.</summary>
+    public static L2Entry ZeroPlain(ClusterGeometry geometry) =>
+        geometry.HasSubclusters ? new L2Entry(0, SubclusterBitmap.AllZero) : new L2Entry(ZeroFlag);
 
-    public ClusterKind Kind
+    /// <summary>An entry of a table as it lies on disk.</summary>
+    public static L2Entry Read(ReadOnlySpan<byte> table, int index, ClusterGeometry geometry)
     {
-        get
-        {
-            if ((Raw & CompressedFlag) != 0)
-                return ClusterKind.Compressed;
-            bool hasOffset = (Raw & OffsetMask) != 0;
-            if ((Raw & ZeroFlag) != 0)
-                return hasOffset ? ClusterKind.ZeroAllocated : ClusterKind.ZeroPlain;
-            return hasOffset ? ClusterKind.Data : ClusterKind.Unallocated;
-        }
+        ReadOnlySpan<byte> entry = table[(index * geometry.L2EntryBytes)..];
+        return new L2Entry(BinaryPrimitives.ReadUInt64BigEndian(entry),
+            geometry.HasSubclusters ? new SubclusterBitmap(BinaryPrimitives.ReadUInt64BigEndian(entry[sizeof(ulong)..])) : default);
+    }
+
+    /// <summary>Puts the entry into a table as it lies on disk.</summary>
+    public void WriteTo(Span<byte> table, int index, ClusterGeometry geometry)
+    {
+        Span<byte> entry = table[(index * geometry.L2EntryBytes)..];
+        BinaryPrimitives.WriteUInt64BigEndian(entry, Raw);
+        if (geometry.HasSubclusters)
+            BinaryPrimitives.WriteUInt64BigEndian(entry[sizeof(ulong)..], Bitmap.Raw);
+    }
+
+    /// <summary>
+    /// What the entry says of its cluster. With subclusters that is whether there is a host cluster (Data), compressed
+    /// data, or nothing; <see cref="KindAt"/> says the rest.
+    /// </summary>
+    public ClusterKind Kind(ClusterGeometry geometry)
+    {
+        if ((Raw & CompressedFlag) != 0)
+            return ClusterKind.Compressed;
+        bool hasOffset = (Raw & OffsetMask) != 0;
+        if ((Raw & ZeroFlag) != 0 && !geometry.HasSubclusters)
+            return hasOffset ? ClusterKind.ZeroAllocated : ClusterKind.ZeroPlain;
+        // In an external data file a cluster may lie at offset 0; the copied flag, which is always set there, tells.
+        return hasOffset || (geometry.HasExternalData && IsCopied) ? ClusterKind.Data : ClusterKind.Unallocated;
+    }
+
+    /// <summary>What the entry says of one subcluster; without subclusters each cluster is its only one.</summary>
+    public ClusterKind KindAt(int subcluster, ClusterGeometry geometry)
+    {
+        ClusterKind kind = Kind(geometry);
+        return geometry.HasSubclusters ? Bitmap.KindAt(subcluster, kind) : kind;
     }
 
     /// <summary>Host offset of a standard cluster; meaningless for a compressed one.</summary>
     public HostOffset Host => new((long)(Raw & OffsetMask));
 
+    /// <summary>Whether there is a host cluster, with data or kept for it. A compressed cluster has none of its own.</summary>
+    public bool HasHost(ClusterGeometry geometry) => Kind(geometry) is ClusterKind.Data or ClusterKind.ZeroAllocated;
+
     /// <summary>Copied flag: the cluster's refcount is exactly one, so it can be written in place.</summary>
     public bool IsCopied => (Raw & CopiedFlag) != 0;
 
     /// <summary>The entry with its copied flag set or cleared.</summary>
-    public L2Entry WithCopied(bool copied) => new(copied ? Raw | CopiedFlag : Raw & ~CopiedFlag);
+    public L2Entry WithCopied(bool copied) => this with { Raw = copied ? Raw | CopiedFlag : Raw & ~CopiedFlag };
 
-    /// <summary>The entry with the zero flag set, its host cluster kept.</summary>
-    public L2Entry WithZero() => new(Raw | ZeroFlag);
-
-    /// <summary>The entry with the zero flag cleared.</summary>
-    public L2Entry WithoutZero() => new(Raw & ~ZeroFlag);
+    /// <summary>The entry of a whole cluster of zeros, its host cluster kept.</summary>
+    public L2Entry WithZero(ClusterGeometry geometry) =>
+        geometry.HasSubclusters ? this with { Bitmap = SubclusterBitmap.AllZero } : new L2Entry(Raw | ZeroFlag);
 
     /// <summary>
     /// The place of a compressed cluster. With x = 62 - (cluster_bits - 8), the low x bits are a byte offset of any

@@ -34,17 +34,50 @@ internal sealed class CachedTable(HostOffset offset, byte[] bytes)
     /// <summary>The slice as which the table is published (<see cref="PublishedSlices"/>), or null.</summary>
     public long? Slice { get; set; }
 
-    /// <summary>An 8-byte entry. May be called by any thread.</summary>
-    public ulong ReadEntry(int index) => BinaryPrimitives.ReverseEndianness(Volatile.Read(ref Entries[index]));
+    /// <summary>
+    /// An entry of an L2 slice. May be called by any thread; one of 16 bytes that changes at this moment may be found
+    /// <see cref="ClusterKind.Invalid"/>, by other threads only.
+    /// </summary>
+    public L2Entry ReadL2Entry(int index, ClusterGeometry geometry) =>
+        geometry.HasSubclusters ? ReadExtended(index) : new L2Entry(ReadWord(index));
 
-    /// <summary>Changes an 8-byte entry, which is then not known to be <see cref="IsWritable">writable</see>.</summary>
-    public void WriteEntry(int index, ulong value)
+    /// <summary>Changes an entry of an L2 slice, which is then not known to be <see cref="IsWritable">writable</see>.</summary>
+    public void WriteL2Entry(int index, L2Entry entry, ClusterGeometry geometry)
     {
         if (_writable is not null)
             Volatile.Write(ref _writable[index >> 6], _writable[index >> 6] & ~(1UL << index));
-        Volatile.Write(ref Entries[index], BinaryPrimitives.ReverseEndianness(value));
-        MarkDirty(index * sizeof(ulong), sizeof(ulong));
+        if (geometry.HasSubclusters)
+            WriteExtended(index, entry);
+        else
+            WriteWord(index, entry.Raw);
+        MarkDirty(index * geometry.L2EntryBytes, geometry.L2EntryBytes);
     }
+
+    /// <summary>
+    /// Reads the bitmap between two looks at the other half. If that stayed the same, the bitmap is one that belonged to
+    /// it: a host offset does not come back while someone who saw it is inside (docs/consistency.md, W5).
+    /// </summary>
+    private L2Entry ReadExtended(int index)
+    {
+        ulong raw = ReadWord(2 * index);
+        var bitmap = new SubclusterBitmap(ReadWord((2 * index) + 1));
+        return new L2Entry(raw, ReadWord(2 * index) == raw ? bitmap : SubclusterBitmap.Changing);
+    }
+
+    /// <summary>While the first half changes, the bitmap is one that nobody acts on.</summary>
+    private void WriteExtended(int index, L2Entry entry)
+    {
+        if (ReadWord(2 * index) != entry.Raw)
+        {
+            WriteWord((2 * index) + 1, SubclusterBitmap.Changing.Raw);
+            WriteWord(2 * index, entry.Raw);
+        }
+        WriteWord((2 * index) + 1, entry.Bitmap.Raw);
+    }
+
+    private ulong ReadWord(int index) => BinaryPrimitives.ReverseEndianness(Volatile.Read(ref Words[index]));
+
+    private void WriteWord(int index, ulong value) => Volatile.Write(ref Words[index], BinaryPrimitives.ReverseEndianness(value));
 
     /// <summary>
     /// Whether guest data may be written where an entry leads, by what was found out in this generation of the
@@ -112,8 +145,8 @@ internal sealed class CachedTable(HostOffset offset, byte[] bytes)
         return new DirtyPart(Offset + from, copy, to - from) { Table = this };
     }
 
-    /// <summary>The table as big-endian entries; an array's elements begin at a multiple of 8.</summary>
-    private Span<ulong> Entries => MemoryMarshal.Cast<byte, ulong>(bytes.AsSpan());
+    /// <summary>The table as big-endian words; an array's elements begin at a multiple of 8.</summary>
+    private Span<ulong> Words => MemoryMarshal.Cast<byte, ulong>(bytes.AsSpan());
 
     private void MarkDirty(int from, int count)
     {

@@ -131,7 +131,7 @@ internal sealed class ImageMetadata
     /// <summary>The host clusters in which an entry has a reference each.</summary>
     private (HostCluster First, long Count) ClustersOf(L2Entry entry)
     {
-        switch (entry.Kind)
+        switch (entry.Kind(Geometry))
         {
             case ClusterKind.Data or ClusterKind.ZeroAllocated:
                 return (Geometry.ClusterOf(entry.Host), 1);

@@ -70,16 +70,16 @@ internal sealed class L2Tables(
     }
 
     /// <summary>A guest cluster's entry in its slice.</summary>
-    public L2Entry Read(CachedTable slice, GuestCluster cluster) => new(slice.ReadEntry(geometry.L2SliceIndex(cluster)));
+    public L2Entry Read(CachedTable slice, GuestCluster cluster) => slice.ReadL2Entry(geometry.L2SliceIndex(cluster), geometry);
 
     /// <summary>Changes a guest cluster's entry.</summary>
     public void Write(CachedTable slice, GuestCluster cluster, L2Entry entry) =>
-        cache.WriteEntry(slice, geometry.L2SliceIndex(cluster), entry.Raw);
+        cache.WriteL2Entry(slice, geometry.L2SliceIndex(cluster), entry, geometry);
 
     /// <summary>Points a guest cluster to a host cluster of its own, which may be written in place from now on.</summary>
     public void Link(CachedTable slice, GuestCluster cluster, HostOffset host)
     {
-        Write(slice, cluster, L2Entry.Data(host, copied: true));
+        Write(slice, cluster, L2Entry.Data(host, copied: true, geometry));
         int index = geometry.L2SliceIndex(cluster);
         slice.SetWritable(index, 1UL << index, map.Generation);
     }

@@ -50,11 +50,11 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
             _dirty.Add(table);
     }
 
-    /// <summary>Changes an 8-byte entry of a table that is here.</summary>
-    public void WriteEntry(CachedTable table, int index, ulong value)
+    /// <summary>Changes an entry of an L2 slice that is here.</summary>
+    public void WriteL2Entry(CachedTable table, int index, L2Entry entry, ClusterGeometry geometry)
     {
         NoteDirty(table);
-        table.WriteEntry(index, value);
+        table.WriteL2Entry(index, entry, geometry);
     }
 
     /// <summary>Changes a refcount of a refcount block that is here.</summary>

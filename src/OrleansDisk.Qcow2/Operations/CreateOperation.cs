@@ -128,8 +128,7 @@ public static class CreateOperation
             for (int i = 0; i < run.Count; i++)
             {
                 HostOffset data = geometry.OffsetOf(new HostCluster(run.FirstData + i));
-                BinaryPrimitives.WriteUInt64BigEndian(
-                    table.AsSpan((run.FirstEntry + i) * sizeof(ulong)), L2Entry.Data(data, copied: true).Raw);
+                L2Entry.Data(data, copied: true, geometry).WriteTo(table, run.FirstEntry + i, geometry);
             }
         }
         await WriteTableAsync();

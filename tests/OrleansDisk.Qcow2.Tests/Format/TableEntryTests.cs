@@ -11,7 +11,7 @@ public sealed class TableEntryTests
     {
         // x = 62 - (16 - 8) = 54 offset bits.
         var entry = new L2Entry((1UL << 62) | (72UL << 54) | 0x58f1f);
-        Assert.Equal(ClusterKind.Compressed, entry.Kind);
+        Assert.Equal(ClusterKind.Compressed, entry.Kind(_geometry));
         Assert.Equal(new CompressedExtent(new HostOffset(0x58f1f), 37089), entry.Compressed(_geometry));
     }
 
@@ -40,16 +40,16 @@ public sealed class TableEntryTests
     [InlineData(0x4000000000050001, ClusterKind.Compressed)]
     [InlineData(0xc000000000000000, ClusterKind.Compressed)]
     public void The_kind_of_a_cluster_follows_from_flags_and_offset(ulong raw, ClusterKind kind) =>
-        Assert.Equal(kind, new L2Entry(raw).Kind);
+        Assert.Equal(kind, new L2Entry(raw).Kind(_geometry));
 
     [Fact]
     public void Entries_are_made_of_offset_and_flags()
     {
-        Assert.Equal(0x8000000000050000, L2Entry.Data(new HostOffset(0x50000), copied: true).Raw);
-        Assert.Equal(0x0000000000050000UL, L2Entry.Data(new HostOffset(0x50000), copied: false).Raw);
-        Assert.Equal(1UL, L2Entry.ZeroPlain.Raw);
-        Assert.Equal(0x8000000000050001, new L2Entry(0x50000).WithCopied(true).WithZero().Raw);
-        Assert.Equal(0x50000UL, new L2Entry(0x8000000000050001).WithCopied(false).WithoutZero().Raw);
+        Assert.Equal(0x8000000000050000, L2Entry.Data(new HostOffset(0x50000), copied: true, _geometry).Raw);
+        Assert.Equal(0x0000000000050000UL, L2Entry.Data(new HostOffset(0x50000), copied: false, _geometry).Raw);
+        Assert.Equal(1UL, L2Entry.ZeroPlain(_geometry).Raw);
+        Assert.Equal(0x8000000000050001, new L2Entry(0x50000).WithCopied(true).WithZero(_geometry).Raw);
+        Assert.Equal(0x50001UL, new L2Entry(0x8000000000050001).WithCopied(false).Raw);
         Assert.Equal(0x8000000000040000, L1Entry.To(new HostOffset(0x40000), copied: true).Raw);
         Assert.Equal(0x20000UL, RefcountTableEntry.To(new HostOffset(0x20000)).Raw);
     }

@@ -55,9 +55,12 @@ internal sealed class MetadataExtent
             if (new L1Entry(raw) is not { IsAllocated: true } entry || !_tables.Add(entry.L2Table.Bytes))
                 continue;
             Add(entry.L2Table.Bytes, _header.Geometry.ClusterBytes);
-            foreach (ulong rawL2 in await ReadTableAsync(entry.L2Table.Bytes, _header.Geometry.ClusterBytes))
+            byte[] table = new byte[_header.Geometry.ClusterBytes];
+            await _file.ReadAsync(entry.L2Table.Bytes, table);
+            for (int i = 0; i < _header.Geometry.L2EntryCount; i++)
             {
-                if (new L2Entry(rawL2) is { Kind: ClusterKind.Compressed } l2Entry)
+                var l2Entry = L2Entry.Read(table, i, _header.Geometry);
+                if (l2Entry.Kind(_header.Geometry) == ClusterKind.Compressed)
                     Add(l2Entry.Compressed(_header.Geometry).Start.Bytes, l2Entry.Compressed(_header.Geometry).Bytes);
             }
         }

@@ -203,10 +203,10 @@ internal sealed class StartImage
                 continue;
             Freeze(table.L2Table.Bytes, l2.Length);
             await file.ReadAsync(table.L2Table.Bytes, l2);
-            for (int j = 0; j < l2.Length; j += sizeof(ulong))
+            for (int j = 0; j < header.Geometry.L2EntryCount; j++)
             {
-                var entry = new L2Entry(BinaryPrimitives.ReadUInt64BigEndian(l2.AsSpan(j)));
-                if (entry.Kind is ClusterKind.Data or ClusterKind.ZeroAllocated)
+                var entry = L2Entry.Read(l2, j, header.Geometry);
+                if (entry.HasHost(header.Geometry))
                     Freeze(entry.Host.Bytes, l2.Length);
             }
         }
