@@ -8,6 +8,7 @@ namespace OrleansDisk.MicroBenchmarks;
 public class Codecs
 {
     private byte[] _cluster = [];
+    private readonly ClusterGeometry _geometry = new(16, 4);
     private readonly ulong[] _entries = [.. Enumerable.Range(1, 1024).Select(i => 1UL << 63 | (ulong)i << 16)];
 
     [GlobalSetup]

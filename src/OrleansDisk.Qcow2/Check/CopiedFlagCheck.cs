@@ -41,12 +41,8 @@ internal sealed class CopiedFlagCheck(IBlockFile file, Header header, RefcountCh
         for (long at = 0; at < bytes;)
         {
             ReadOnlyMemory<byte> window = await _l2Reader.ReadAsync(table + at, bytes - at);
-            for (int position = 0; position + sizeof(ulong) <= window.Length; position += sizeof(ulong))
-            {
-                ulong raw = BinaryPrimitives.ReadUInt64BigEndian(window.Span[position..]);
-                if (raw != 0)
-                    await CheckL2EntryAsync(new L2Entry(raw));
-            }
+            for (int entryIndex = 0; entryIndex < window.Length / _geometry.L2EntryBytes; entryIndex++)
+                await CheckL2EntryAsync(L2Entry.Read(window.Span, entryIndex, _geometry));
             at += window.Length;
         }
     }

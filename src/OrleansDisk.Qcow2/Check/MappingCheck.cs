@@ -102,11 +102,11 @@ internal sealed class MappingCheck
         {
             ReadOnlyMemory<byte> window = await _l2Reader.ReadAsync(table + at, bytes - at);
             ReadOnlySpan<byte> span = window.Span;
-            for (int entry = 0; entry + sizeof(ulong) <= span.Length; entry += sizeof(ulong))
+            for (int index = 0; index < span.Length / _geometry.L2EntryBytes; index++)
             {
-                ulong raw = BinaryPrimitives.ReadUInt64BigEndian(span[entry..]);
-                if (raw != 0)
-                    visit(new L2Entry(raw));
+                var entry = L2Entry.Read(span, index, _geometry);
+                if (entry != L2Entry.Unallocated)
+                    visit(entry);
             }
             at += window.Length;
         }
@@ -116,6 +116,7 @@ internal sealed class MappingCheck
     {
         if (entry.Kind(_geometry) == ClusterKind.Compressed)
         {
+            SubclusterCheck.ExamineCompressed(entry, _log);
             if (entry.IsCopied)
             {
                 _log.Corruption($"ERROR: coffset=0x{entry.Compressed(_geometry).Start.Bytes:x}: "
@@ -125,11 +126,13 @@ internal sealed class MappingCheck
         }
         if ((entry.Raw & L2Entry.ReservedMask) != 0)
             _log.Corruption($"ERROR found l2 entry with reserved bits set: {entry.Raw:x}");
+        SubclusterCheck.Examine(entry, _geometry, _log);
         if (entry.Kind(_geometry) is ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated && _header.Version < 3)
             _log.Corruption($"ERROR found zero cluster entry in an image of version 2: {entry.Raw:x}");
         if (entry.HasHost(_geometry) && !_geometry.IsAligned(entry.Host.Bytes))
         {
-            string what = entry.Kind(_geometry) == ClusterKind.Data ? "Data" : "Preallocated";
+            bool isData = _geometry.HasSubclusters ? entry.Bitmap.Allocated != 0 : entry.Kind(_geometry) == ClusterKind.Data;
+            string what = isData ? "Data" : "Preallocated";
             _log.Corruption($"ERROR offset={entry.Host.Bytes:x}: {what} cluster is not properly aligned; "
                 + "L2 entry corrupted.");
         }

@@ -12,12 +12,12 @@ internal sealed class TableReader(IBlockFile file)
 
     private readonly byte[] _buffer = new byte[WindowBytes];
 
-    /// <summary>Bytes of [offset, offset + bytes) that the file can hold, rounded up to a whole 8-byte entry.</summary>
+    /// <summary>Bytes of [offset, offset + bytes) that the file can hold, rounded up to a whole entry of 8 or 16 bytes.</summary>
     public long ReadableBytes(long offset, long bytes)
     {
         if (offset >= file.LengthBytes)
             return 0;
-        return Math.Min(bytes, (file.LengthBytes - offset + 7) & ~7L);
+        return Math.Min(bytes, (file.LengthBytes - offset + 15) & ~15L);
     }
 
     /// <summary>The next window, at most <paramref name="bytes"/> long; valid until the next call.</summary>

@@ -23,15 +23,15 @@ internal readonly record struct ClusterRun(ClusterKind Kind, GuestCluster First,
         ClusterGeometry geometry = header.Geometry;
         int index = geometry.L2SliceIndex(first);
         int limit = Math.Min(maxCount, geometry.L2SliceEntryCount - index);
-        var entry = new L2Entry(table.ReadEntry(index));
-        ClusterKind kind = entry.Kind;
+        L2Entry entry = table.ReadL2Entry(index, geometry);
+        ClusterKind kind = entry.Kind(geometry);
         Validate(entry, kind, first, header);
         if (kind == ClusterKind.Compressed)
             return new ClusterRun(kind, first, 1, entry);
         int count = 1;
         bool isMapped = kind is ClusterKind.Data or ClusterKind.ZeroAllocated;
         ulong step = isMapped ? (ulong)geometry.ClusterBytes : 0;
-        while (count < limit && table.ReadEntry(index + count) == entry.Raw + (step * (ulong)count))
+        while (count < limit && table.ReadL2Entry(index + count, geometry).Raw == entry.Raw + (step * (ulong)count))
             count++;
         return new ClusterRun(kind, first, count, entry);
     }
@@ -40,8 +40,8 @@ internal readonly record struct ClusterRun(ClusterKind Kind, GuestCluster First,
     /// <exception cref="MetadataDamagedException">It breaks the specification: who freed it could free another's cluster.</exception>
     public static L2Entry ReadEntry(CachedTable table, GuestCluster cluster, Header header)
     {
-        var entry = new L2Entry(table.ReadEntry(header.Geometry.L2SliceIndex(cluster)));
-        Validate(entry, entry.Kind, cluster, header);
+        L2Entry entry = table.ReadL2Entry(header.Geometry.L2SliceIndex(cluster), header.Geometry);
+        Validate(entry, entry.Kind(header.Geometry), cluster, header);
         return entry;
     }
 

@@ -47,11 +47,11 @@ internal sealed class GuestReader(ImageMetadata metadata, GuestData data, IDiskS
     public async ValueTask ReadClusterAsync(L2Entry entry, GuestOffset offset, Memory<byte> buffer)
     {
         if (buffer.Length > 0)
-            await ReadRunAsync(new ClusterRun(entry.Kind, _geometry.ClusterOf(offset), 1, entry), offset, buffer);
+            await ReadRunAsync(new ClusterRun(entry.Kind(_geometry), _geometry.ClusterOf(offset), 1, entry), offset, buffer);
     }
 
     /// <summary>Whether a cluster with this entry may read as anything but zeros.</summary>
-    public bool MayHoldData(L2Entry entry, GuestCluster cluster) => entry.Kind switch
+    public bool MayHoldData(L2Entry entry, GuestCluster cluster) => entry.Kind(_geometry) switch
     {
         ClusterKind.Data or ClusterKind.Compressed => true,
         ClusterKind.Unallocated => backing is not null && _geometry.OffsetOf(cluster).Bytes < backing.VirtualBytes,

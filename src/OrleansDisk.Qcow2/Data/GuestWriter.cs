@@ -78,7 +78,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
     }
 
     /// <summary>An allocated zero cluster of our own keeps its host cluster, whose old bytes must not show through.</summary>
-    private static bool IsRefillable(L2Entry entry) => entry is { Kind: ClusterKind.ZeroAllocated, IsCopied: true };
+    private bool IsRefillable(L2Entry entry) => entry.IsCopied && entry.Kind(_geometry) == ClusterKind.ZeroAllocated;
 
     /// <summary>How many clusters from the start of a run need new host clusters and are not reserved.</summary>
     private int CountToAllocate(CachedTable table, ClusterRun run, int wanted)
@@ -91,7 +91,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
         while (count < limit)
         {
             L2Entry entry = ClusterRun.ReadEntry(table, run.First + count, metadata.Header);
-            if (IsRefillable(entry) || entry is { Kind: ClusterKind.Data, IsCopied: true })
+            if (entry.IsCopied && entry.HasHost(_geometry))
                 break;
             count++;
         }
@@ -226,7 +226,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
     }
 
     private bool Frees(L2Entry old, HostCluster host) =>
-        old.Kind == ClusterKind.Compressed || _geometry.ClusterOf(old.Host) != host;
+        old.Kind(_geometry) == ClusterKind.Compressed || _geometry.ClusterOf(old.Host) != host;
 
     private int ClusterCount(GuestOffset offset, int bytes) =>
         (int)(_geometry.ClusterOf(offset + (bytes - 1)).Index - _geometry.ClusterOf(offset).Index + 1);

@@ -128,17 +128,17 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
     private void ChangeEntry(CachedTable table, GuestCluster cluster, Change change)
     {
         L2Entry old = ClusterRun.ReadEntry(table, cluster, metadata.Header);
-        L2Entry changed = (old.Kind, change) switch
+        L2Entry changed = (old.Kind(_geometry), change) switch
         {
             (ClusterKind.ZeroPlain, _) => old,
             (ClusterKind.Unallocated, _) when !reader.MayHoldData(old, cluster) => old,
             (ClusterKind.ZeroAllocated, Change.ZeroKeep) => old,
-            (ClusterKind.Data, Change.ZeroKeep) => old.WithZero(),
-            _ => metadata.Header.Version >= 3 ? L2Entry.ZeroPlain : L2Entry.Unallocated,
+            (ClusterKind.Data, Change.ZeroKeep) => old.WithZero(_geometry),
+            _ => metadata.Header.Version >= 3 ? L2Entry.ZeroPlain(_geometry) : L2Entry.Unallocated,
         };
         if (changed == old)
             return;
-        bool frees = changed.Host != old.Host || old.Kind == ClusterKind.Compressed;
+        bool frees = changed.Host != old.Host || old.Kind(_geometry) == ClusterKind.Compressed;
         if (frees)
             metadata.EnsureFreeable(old);
         metadata.L2Tables.Write(table, cluster, changed);
