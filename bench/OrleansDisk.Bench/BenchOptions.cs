@@ -15,6 +15,7 @@ internal sealed class BenchOptions
                ./build.sh bench micro [FILTER]          single steps, by BenchmarkDotNet
           --rounds N        rounds, of which medians are taken (default: 5)
           --seconds N       length of one measurement (default: 2)
+          --load GENERATOR  fio (default), or light: 4 KiB requests alone, by a generator that costs less CPU than fio
           --only PATTERN    workloads whose key matches, for example 'memory-unix/*'; may be repeated
           --servers LIST    of qemu-nbd-io_uring, qemu-nbd-threads, qemu-storage-daemon, nbdkit, odisk, odiskd
           --dir FOLDER      where images of the workloads on a disk lie (default: an ext4 of its own, as root)
@@ -42,6 +43,9 @@ internal sealed class BenchOptions
 
     public string? Output { get; private set; }
 
+    /// <summary>Whether <see cref="LightLoad"/> takes the place of fio.</summary>
+    public bool LoadIsLight { get; private set; }
+
     public bool Verifies { get; private set; }
 
     public bool Lists { get; private set; }
@@ -50,7 +54,8 @@ internal sealed class BenchOptions
     public int ImageCount { get; private set; } = DefaultImageCount;
 
     public IEnumerable<Workload> Workloads => AllWorkloads.All.Where(w => _only.Count == 0
-        || _only.Exists(pattern => FileSystemName.MatchesSimpleExpression(pattern, w.Key)));
+        || _only.Exists(pattern => FileSystemName.MatchesSimpleExpression(pattern, w.Key)))
+        .Where(w => !LoadIsLight || LightShape.Of(w) is not null);
 
     /// <exception cref="BenchException">An option means nothing.</exception>
     public static BenchOptions Parse(IEnumerable<string> arguments)
@@ -78,6 +83,14 @@ internal sealed class BenchOptions
                 break;
             case "--images":
                 ImageCount = (int)Number(option, words);
+                break;
+            case "--load":
+                LoadIsLight = Value(option, words) switch
+                {
+                    "fio" => false,
+                    "light" => true,
+                    string name => throw new BenchException($"--load is fio or light, not '{name}'"),
+                };
                 break;
             case "--only":
                 _only.Add(Value(option, words));

@@ -60,12 +60,12 @@ internal sealed class Comparison(BenchOptions options, Workspace workspace, Imag
         RunningServer server = contender.Server!;
         server.Resume();
         bool isCold = isFirst || workload.Allocates;
-        await Fio.ForTimeAsync(workload, server.Uri, isCold ? _firstWarmUp : _warmUp, cancellation);
+        await LoadAsync(workload, server, isCold ? _firstWarmUp : _warmUp, cancellation);
         await PrepareCacheAsync(workload, contender.Image!, cancellation);
         TimeSpan before = server.ProcessorTime;
         LoadResult load = workload.Allocates
-            ? await Fio.AllocatingAsync(workload, server.Uri, cancellation)
-            : await Fio.ForTimeAsync(workload, server.Uri, options.Time, cancellation);
+            ? await AllocatingLoadAsync(workload, server, cancellation)
+            : await LoadAsync(workload, server, options.Time, cancellation);
         TimeSpan used = server.ProcessorTime - before;
         if (workload.Allocates)
         {
@@ -78,6 +78,14 @@ internal sealed class Comparison(BenchOptions options, Workspace workspace, Imag
         }
         return new Measurement(load.Rate, used.TotalMicroseconds / load.Requests);
     }
+
+    private Task<LoadResult> LoadAsync(Workload workload, RunningServer server, TimeSpan time, CancellationToken cancellation) =>
+        options.LoadIsLight ? Task.Run(() => LightLoad.ForTime(workload, server.Endpoint, time), cancellation)
+            : Fio.ForTimeAsync(workload, server.Uri, time, cancellation);
+
+    private Task<LoadResult> AllocatingLoadAsync(Workload workload, RunningServer server, CancellationToken cancellation) =>
+        options.LoadIsLight ? Task.Run(() => LightLoad.Allocating(workload, server.Endpoint), cancellation)
+            : Fio.AllocatingAsync(workload, server.Uri, cancellation);
 
     private async Task StartAsync(Workload workload, Contender contender, CancellationToken cancellation)
     {

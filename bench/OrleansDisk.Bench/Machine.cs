@@ -12,10 +12,10 @@ internal static class Machine
         string kernel = await File.ReadAllTextAsync("/proc/sys/kernel/osrelease", cancellation);
         string qemu = await VersionAsync("qemu-nbd", cancellation);
         string nbdkit = await VersionAsync("nbdkit", cancellation);
-        string fio = await VersionAsync("fio", cancellation);
+        string load = options.LoadIsLight ? "the light load generator" : await VersionAsync("fio", cancellation);
         string time = options.Time.TotalSeconds.ToString(CultureInfo.InvariantCulture);
         return $"{Environment.ProcessorCount} cores ({await ProcessorAsync(cancellation)}), Linux {kernel.Trim()}, .NET {Environment.Version}, {qemu}, "
-            + $"{nbdkit}, {fio}; OrleansDisk at {await CommitAsync(cancellation)}. Medians of {options.Rounds} interleaved rounds of {time} s. "
+            + $"{nbdkit}, {load}; OrleansDisk at {await CommitAsync(cancellation)}. Medians of {options.Rounds} interleaved rounds of {time} s. "
             + "Requests in a second, and in parentheses the server's CPU time for a request in microseconds; `t` marks qemu-nbd with "
             + "`--aio=threads` where that was faster than `--aio=io_uring`; `✓ n` is a target that was met, `✗ n` one that was missed. "
             + $"Disk: {workspace.DiskDescription}.";

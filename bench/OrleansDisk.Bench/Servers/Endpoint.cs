@@ -15,6 +15,16 @@ internal readonly record struct Endpoint(string? SocketPath, int Port)
 
     public static Endpoint Unix(string path) => new(path, 0);
 
+    /// <summary>A connection to the server that listens here.</summary>
+    public Socket Connect()
+    {
+        Socket socket = SocketPath is null
+            ? new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true }
+            : new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        socket.Connect(SocketPath is null ? new IPEndPoint(IPAddress.Loopback, Port) : new UnixDomainSocketEndPoint(SocketPath));
+        return socket;
+    }
+
     /// <summary>A port that nobody uses at the moment.</summary>
     public static Endpoint Tcp()
     {

@@ -15,12 +15,11 @@ internal sealed class RunningServer : IAsyncDisposable
     private static readonly double _ticksPerSecond = TicksPerSecond();
 
     private readonly Process _process;
-    private readonly Endpoint _endpoint;
     private readonly StringBuilder _output = new();
 
     private RunningServer(ProcessStartInfo start, Endpoint endpoint)
     {
-        _endpoint = endpoint;
+        Endpoint = endpoint;
         start.RedirectStandardOutput = true;
         start.RedirectStandardError = true;
         _process = Tool.Start(start);
@@ -30,7 +29,9 @@ internal sealed class RunningServer : IAsyncDisposable
         _process.BeginErrorReadLine();
     }
 
-    public string Uri => _endpoint.Uri;
+    public Endpoint Endpoint { get; }
+
+    public string Uri => Endpoint.Uri;
 
     public int ProcessId => _process.Id;
 
@@ -89,7 +90,7 @@ internal sealed class RunningServer : IAsyncDisposable
             await _process.WaitForExitAsync(CancellationToken.None);
         }
         _process.Dispose();
-        if (_endpoint.SocketPath is { } path)
+        if (Endpoint.SocketPath is { } path)
             File.Delete(path);
     }
 
