@@ -24,6 +24,9 @@ public sealed record Header
     public const int MaxBackingFileNameBytes = 1023;
     public const int MaxSnapshotCount = 65536;
 
+    /// <summary>Feature names are left out where they would take a good part of the header's cluster.</summary>
+    private const int MaxClusterBytesWithoutNames = 4096;
+
     public required int Version { get; init; }
 
     public required ClusterGeometry Geometry { get; init; }
@@ -65,6 +68,9 @@ public sealed record Header
     public string? BackingFile { get; init; }
 
     public IReadOnlyList<HeaderExtension> Extensions { get; init; } = [];
+
+    /// <summary>Fields behind those that are known here, kept as they are (version 3).</summary>
+    public byte[] UnknownFields { get; init; } = [];
 
     /// <summary>The recorded format of the backing file, or null.</summary>
     public string? BackingFormat =>
@@ -141,13 +147,27 @@ public sealed record Header
             Compatible = version == 3 ? (CompatibleFeatures)HeaderField.ReadUInt64(cluster, HeaderField.Compatible) : default,
             Autoclear = version == 3 ? (AutoclearFeatures)HeaderField.ReadUInt64(cluster, HeaderField.Autoclear) : default,
             CompressionType = compressionType,
+            UnknownFields = headerBytes > Version3Bytes ? cluster[Version3Bytes..headerBytes].ToArray() : [],
             BackingFile = ParseBackingFile(cluster, (int)backingOffset),
             Extensions = extensions,
             VirtualBytes = 0,
         }.WithTables(cluster);
     }
 
-    /// <summary>Writes the first cluster of a new image: fields, extensions, backing file name.</summary>
+    /// <summary>The header with the table of feature names that belongs to it, or without one where it would take too much.</summary>
+    public Header WithFeatureNames()
+    {
+        HeaderExtension? names = Find(HeaderExtensionType.FeatureNames);
+        List<HeaderExtension> others = [.. Extensions.Where(extension => extension.Type != HeaderExtensionType.FeatureNames)];
+        if (Version >= 3 && Geometry.ClusterBytes > MaxClusterBytesWithoutNames)
+            others.Add(HeaderExtension.FeatureNames(names?.ParseFeatureNames() ?? []));
+        return this with { Extensions = others };
+    }
+
+    /// <summary>
+    /// Writes the first cluster of an image: fields, extensions in QEMU's order, backing file name. Its length is then
+    /// <see cref="Version3Bytes"/> and the unknown fields, or <see cref="Version2Bytes"/>.
+    /// </summary>
     /// <exception cref="Qcow2Exception">They do not fit into the cluster.</exception>
     public void WriteTo(Span<byte> cluster)
     {
@@ -167,15 +187,17 @@ public sealed record Header
             HeaderField.WriteUInt64(cluster, HeaderField.Compatible, (ulong)Compatible);
             HeaderField.WriteUInt64(cluster, HeaderField.Autoclear, (ulong)Autoclear);
             HeaderField.WriteUInt32(cluster, HeaderField.RefcountOrder, (uint)Geometry.RefcountOrder);
-            HeaderField.WriteUInt32(cluster, HeaderField.HeaderLength, Version3Bytes);
+            HeaderField.WriteUInt32(cluster, HeaderField.HeaderLength, (uint)(Version3Bytes + UnknownFields.Length));
             cluster[HeaderField.CompressionType] = CompressionType;
         }
         byte[] name = BackingFile is null ? [] : Encoding.UTF8.GetBytes(BackingFile);
-        int at = Version >= 3 ? Version3Bytes : Version2Bytes;
+        int at = Version >= 3 ? Version3Bytes + UnknownFields.Length : Version2Bytes;
         int needed = at + Extensions.Sum(e => e.StoredBytes) + HeaderExtension.PrefixBytes + name.Length;
         if (needed > cluster.Length || name.Length > MaxBackingFileNameBytes)
             throw new Qcow2Exception("Backing file name too long");
-        foreach (HeaderExtension extension in Extensions)
+        if (Version >= 3)
+            UnknownFields.CopyTo(cluster[Version3Bytes..]);
+        foreach (HeaderExtension extension in Extensions.OrderBy(extension => extension.Rank))
             at += extension.WriteTo(cluster[at..]);
         at += HeaderExtension.PrefixBytes;
         if (name.Length == 0)

@@ -26,12 +26,25 @@ public sealed record HeaderExtension(HeaderExtensionType Type, byte[] Data)
     public static HeaderExtension BackingFormat(string format) =>
         new(HeaderExtensionType.BackingFormat, Encoding.UTF8.GetBytes(format));
 
-    public static HeaderExtension FeatureNames()
+    /// <summary>Place among the extensions of a header, as QEMU writes them; those of one rank keep their order.</summary>
+    internal int Rank => Type switch
     {
-        byte[] data = new byte[FeatureName.Known.Count * FeatureName.RowBytes];
-        for (int row = 0; row < FeatureName.Known.Count; row++)
+        HeaderExtensionType.BackingFormat => 0,
+        HeaderExtensionType.ExternalDataFileName => 1,
+        HeaderExtensionType.Encryption => 2,
+        HeaderExtensionType.FeatureNames => 3,
+        HeaderExtensionType.Bitmaps => 4,
+        _ => 5,
+    };
+
+    /// <summary>The table of the names that are known here, and of those that an image had for other bits.</summary>
+    public static HeaderExtension FeatureNames(IEnumerable<FeatureName> others)
+    {
+        FeatureName[] names = [.. FeatureName.Known.Concat(others).DistinctBy(name => (name.Type, name.Bit))];
+        byte[] data = new byte[names.Length * FeatureName.RowBytes];
+        for (int row = 0; row < names.Length; row++)
         {
-            FeatureName name = FeatureName.Known[row];
+            FeatureName name = names[row];
             Span<byte> bytes = data.AsSpan(row * FeatureName.RowBytes, FeatureName.RowBytes);
             bytes[0] = name.Type;
             bytes[1] = name.Bit;

@@ -158,6 +158,24 @@ internal sealed class ImageMetadata
         _isDisjoint = true;
     }
 
+    /// <summary>
+    /// Rewrites the header's cluster: fields, extensions, backing file name. Whatever moment a crash comes at, the file
+    /// has the old header or the new one (<see cref="HeaderRewrite"/>). What the new one leads to must be written; it need not be
+    /// flushed.
+    /// </summary>
+    /// <param name="change">Makes the new header of the one that is on disk at that moment.</param>
+    /// <exception cref="Qcow2Exception">The new header does not fit its cluster; nothing has changed.</exception>
+    /// <exception cref="Qcow2FailedException">A write failed; the image has stopped.</exception>
+    public Task ReplaceHeaderAsync(Func<Header, Header> change) => Order.BetweenWriteBacksAsync(async () =>
+    {
+        byte[] before = new byte[Geometry.ClusterBytes];
+        await File.ReadAsync(0, before);
+        byte[] after = new byte[Geometry.ClusterBytes];
+        change(Header).WithFeatureNames().WriteTo(after);
+        await Order.WriteHeaderAsync(HeaderRewrite.Plan(before, after));
+        Header = Header.Parse(after);
+    });
+
     /// <summary>Waits until nothing that runs in the background touches the file.</summary>
     public async Task IdleAsync()
     {

@@ -74,18 +74,50 @@ internal sealed class WriteOrder
     public Task IdleAsync() => _running;
 
     /// <summary>Makes earlier writes durable, writes <paramref name="bytes"/> into the header, and makes those durable.</summary>
-    public async Task WriteHeaderAsync(int field, ReadOnlyMemory<byte> bytes)
+    public Task WriteHeaderAsync(int field, byte[] bytes) =>
+        BetweenWriteBacksAsync(() => WriteHeaderAsync([new HeaderWrite(field, bytes)]));
+
+    /// <summary>
+    /// Makes earlier writes durable, then each step before the next begins. Call it from
+    /// <see cref="BetweenWriteBacksAsync"/>: a write-back may change the header, too.
+    /// </summary>
+    public async Task WriteHeaderAsync(IReadOnlyList<HeaderWrite> steps)
     {
         _health.ThrowIfFailed();
         try
         {
             await _file.FlushAsync();
-            await _file.WriteAsync(field, bytes);
-            await _file.FlushAsync();
+            foreach (HeaderWrite step in steps)
+            {
+                _health.ThrowIfFailed();
+                await _file.WriteAsync(step.Offset, step.Bytes);
+                await _file.FlushAsync();
+            }
         }
         catch (BlockFileException e)
         {
             throw Failed(e);
+        }
+    }
+
+    /// <summary>Runs <paramref name="work"/> while no write-back does; those that are asked for meanwhile come after it.</summary>
+    public async Task BetweenWriteBacksAsync(Func<Task> work)
+    {
+        while (IsWriting)
+            await _running;
+        IsWriting = true;
+        var ended = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        _running = ended.Task;
+        try
+        {
+            await work();
+        }
+        finally
+        {
+            IsWriting = false;
+            if (_next is not null)
+                _running = WriteBackUntilNobodyWaitsAsync();
+            ended.SetResult();
         }
     }
 

@@ -9,9 +9,6 @@ public static class CreateOperation
 {
     private const int SectorBytes = 512;
 
-    /// <summary>Feature names are left out where they would take a good part of the header's cluster.</summary>
-    private const int MaxClusterBytesWithoutNames = 4096;
-
     private const int ChunkBytes = 1 << 20;
 
     /// <summary>Makes the file of that name an image, replacing what it held; see the other overload.</summary>
@@ -84,8 +81,6 @@ public static class CreateOperation
         var extensions = new List<HeaderExtension>();
         if (options.BackingFormat is not null)
             extensions.Add(HeaderExtension.BackingFormat(options.BackingFormat));
-        if (options.Version >= 3 && geometry.ClusterBytes > MaxClusterBytesWithoutNames)
-            extensions.Add(HeaderExtension.FeatureNames());
         var header = new Header
         {
             Version = options.Version,
@@ -98,7 +93,7 @@ public static class CreateOperation
             HeaderBytes = options.Version >= 3 ? Header.Version3Bytes : Header.Version2Bytes,
             BackingFile = options.BackingFile,
             Extensions = extensions,
-        };
+        }.WithFeatureNames();
         header.WriteTo(new byte[geometry.ClusterBytes]); // refuses what does not fit, before the file is touched
         return header;
     }

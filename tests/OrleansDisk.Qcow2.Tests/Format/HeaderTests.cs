@@ -42,7 +42,7 @@ public sealed class HeaderTests
         HeaderExtension[] extensions =
         [
             HeaderExtension.BackingFormat("raw"),
-            HeaderExtension.FeatureNames(),
+            HeaderExtension.FeatureNames([]),
             new((HeaderExtensionType)0x1234_5678, [1, 2, 3]),
         ];
         Header header = Full with { BackingFile = "/images/grün.img", Extensions = extensions };
