@@ -10,6 +10,7 @@ internal static class RequestErrors
     public static NbdError Of(Exception e) => e switch
     {
         NoSpaceException or BlockFileException { IsNoSpace: true } => NbdError.NoSpace,
+        BlockFileException { ErrorNumber: 1 } => NbdError.NotPermitted, // EPERM
         NotSupportedException => NbdError.NotSupported,
         ArgumentOutOfRangeException => NbdError.InvalidArgument,
         _ => NbdError.InputOutput,

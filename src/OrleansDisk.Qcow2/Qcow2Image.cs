@@ -53,6 +53,9 @@ public sealed class Qcow2Image : IWritableDisk
     /// <summary>Where the image's metadata lies, for who must tell what a write hits.</summary>
     internal MetadataMap Map => _metadata.Map;
 
+    /// <summary>The name of the metadata at an offset of the file as it is known now, or null.</summary>
+    public string? MetadataAt(long hostOffset) => Map.Find(Header.Geometry.ClusterOf(new HostOffset(hostOffset)));
+
     /// <summary>Opens an image file, with the locks that go with the access, and its backing chain.</summary>
     /// <exception cref="ImageLockedException">Another user of the file excludes this one.</exception>
     /// <exception cref="Qcow2FormatException">The file breaks the specification.</exception>
@@ -83,8 +86,8 @@ public sealed class Qcow2Image : IWritableDisk
         if (!file.IsReadOnly)
             header = await PrepareForWritingAsync(file, header);
         ImageMetadata metadata = await ImageMetadata.LoadAsync(file, header, options);
-        IDiskSource? backing = options.OpenBacking
-            ? await BackingChain.OpenAsync(file.Name, header, options, above) : null;
+        IDiskSource? backing = options.Backing
+            ?? (options.OpenBacking ? await BackingChain.OpenAsync(file.Name, header, options, above) : null);
         return new Qcow2Image(file, metadata, backing);
     }
 

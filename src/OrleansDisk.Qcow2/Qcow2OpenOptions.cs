@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Qcow2;
@@ -17,9 +18,12 @@ public sealed record Qcow2OpenOptions
     /// <summary>Whether the backing chain is opened too; without it, what the image does not hold reads as zeros.</summary>
     public bool OpenBacking { get; init; } = true;
 
+    /// <summary>What lies below the image in place of what its header names, or null. The image owns it once it is open.</summary>
+    public IDiskSource? Backing { get; init; }
+
     /// <summary>Whether space that the guest discards goes back to the host.</summary>
     public bool PassDiscard { get; init; } = true;
 
     /// <summary>How the files of the backing chain are opened.</summary>
-    internal Func<string, ImageAccess, IBlockFile> OpenFile { get; init; } = LocalBlockFile.Open;
+    public Func<string, ImageAccess, IBlockFile> OpenFile { get; init; } = LocalBlockFile.Open;
 }

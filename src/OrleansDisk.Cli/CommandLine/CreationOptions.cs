@@ -92,7 +92,8 @@ internal sealed class CreationOptions
 
     private static bool EndsWithSingleComma(string list) => (list.Length - list.TrimEnd(',').Length) % 2 == 1;
 
-    private static List<string> Split(string list)
+    /// <summary>The options of a list; two commas stand for one that belongs to an option.</summary>
+    public static List<string> Split(string list)
     {
         var parts = new List<string>();
         var part = new StringBuilder();

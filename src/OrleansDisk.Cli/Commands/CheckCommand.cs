@@ -1,4 +1,5 @@
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Io;
@@ -18,6 +19,8 @@ internal static class CheckCommand
           --output=FORMAT     human (default) or json
           -q                  print findings only
           -U, --force-share   check the image even while someone writes it
+          --image-opts        FILE is a list of options: driver=qcow2,file.filename=...
+          --object OBJECT     secret,id=ID,data=TEXT|file=FILE,format=raw|base64
 
         Exit code: 0 consistent, 1 the check could not be done, 2 corrupt, 3 leaked clusters only,
         63 the format can't be checked. Nothing is repaired.
@@ -27,6 +30,7 @@ internal static class CheckCommand
         "check", "Test whether an image is consistent", Help,
         [
             Command.FormatOption, Command.OutputOption, Command.QuietOption, Command.ShareOption,
+            Command.ImageOptsOption, Command.ObjectOption,
             new OptionSpec('r', "repair", HasValue: true), new OptionSpec('T', null, HasValue: true),
         ],
         RunAsync);
@@ -63,14 +67,11 @@ internal static class CheckCommand
 
     private static async Task<(CheckReport? Report, bool IsCheckable)> CheckAsync(string path, ParsedOptions options)
     {
-        await using var file = LocalBlockFile.Open(path, Command.ReadAccess(options));
-        string format = options.Value("f") ?? await HeaderReader.ProbeFormatAsync(file);
-        if (format == "raw")
+        await using OpenedFile opened = await DiskOpener.OpenFileAsync(Command.RequestOf(options, path, ImageAccess.Read));
+        if (opened.Format == "raw")
             return (null, false);
-        if (format != "qcow2")
-            throw new IOException($"Unknown driver '{format}'");
         var checkOptions = new CheckOptions { OnFinding = f => Terminal.WriteError(f.Message), MaxKeptFindings = 0 };
-        return (await ImageCheck.RunAsync(file, checkOptions), true);
+        return (await ImageCheck.RunAsync(opened.File, checkOptions), true);
     }
 
     private static string Human(CheckReport report)

@@ -1,4 +1,5 @@
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Qcow2.Io;
 
@@ -23,6 +24,20 @@ internal sealed record Command(
 
     public static OptionSpec ShareOption { get; } = new('U', "force-share", HasValue: false);
 
+    /// <summary>The operand is a list of block driver options, and no name.</summary>
+    public static OptionSpec ImageOptsOption { get; } = new('\0', "image-opts", HasValue: false);
+
+    /// <summary>Defines a secret.</summary>
+    public static OptionSpec ObjectOption { get; } = new('\0', "object", HasValue: true);
+
+    /// <summary>The disk that an operand means, with -f, --image-opts, --object and -U.</summary>
+    public static DiskRequest RequestOf(ParsedOptions options, string operand, ImageAccess access) =>
+        DiskRequest.Of(operand, options.Has("image-opts"), options.Value("f")) with
+        {
+            Access = access == ImageAccess.Read ? ReadAccess(options) : access,
+            Secrets = Secrets.Parse(options.Values("object")),
+        };
+
     /// <summary>The only operand of a command that works on one image.</summary>
     public static string SingleFile(ParsedOptions options) => options.Operands.Count == 1
         ? options.Operands[0] : throw new CommandLineException("Expecting one image file name");
@@ -46,7 +61,7 @@ internal sealed record Command(
         {
             return await open();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or CommandFailedException)
         {
             throw new CommandFailedException($"Could not open '{file}': {e.Message}");
         }

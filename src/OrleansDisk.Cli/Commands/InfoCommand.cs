@@ -1,4 +1,5 @@
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
@@ -13,12 +14,14 @@ internal static class InfoCommand
           --output=FORMAT     human (default) or json
           --backing-chain     the image and everything below it
           -U, --force-share   open the image even while someone writes it
+          --image-opts        FILE is a list of options: driver=qcow2,file.filename=...
+          --object OBJECT     secret,id=ID,data=TEXT|file=FILE,format=raw|base64
         """;
 
     public static Command Command { get; } = new(
         "info", "Show what an image is", Help,
         [
-            Command.FormatOption, Command.OutputOption, Command.ShareOption,
+            Command.FormatOption, Command.OutputOption, Command.ShareOption, Command.ImageOptsOption, Command.ObjectOption,
             new OptionSpec('\0', "backing-chain", HasValue: false),
         ],
         RunAsync);
@@ -28,7 +31,7 @@ internal static class InfoCommand
         bool isJson = Command.WantsJson(options);
         string file = Command.SingleFile(options);
         bool isChain = options.Has("backing-chain");
-        List<ImageInfo> chain = await ReadChainAsync(file, options.Value("f"), Command.ReadAccess(options), isChain);
+        List<ImageInfo> chain = await ReadChainAsync(Command.RequestOf(options, file, ImageAccess.Read), isChain);
         if (isJson)
             terminal.WriteLine(InfoText.Json(chain, isChain));
         else
@@ -36,22 +39,28 @@ internal static class InfoCommand
         return 0;
     }
 
-    private static async Task<List<ImageInfo>> ReadChainAsync(
-        string file, string? format, ImageAccess access, bool withBacking)
+    private static async Task<List<ImageInfo>> ReadChainAsync(DiskRequest request, bool withBacking)
     {
         var chain = new List<ImageInfo>();
         var seen = new HashSet<string>(StringComparer.Ordinal);
-        for (string? path = file; path is not null;)
+        for (DiskRequest? next = request; next is not null;)
         {
-            string current = path;
-            if (!seen.Add(Path.GetFullPath(current)))
-                throw new CommandFailedException($"Backing file '{current}' creates an infinite loop.");
-            string? currentFormat = format;
-            ImageInfo info = await Command.OpeningAsync(current, () => ImageInfo.ReadAsync(current, currentFormat, access));
+            DiskRequest current = next;
+            ImageInfo info = await Command.OpeningAsync(current.DisplayName, () => ReadAsync(current));
             chain.Add(info);
-            path = withBacking ? info.BackingPath : null;
-            format = info.Header?.BackingFormat;
+            if (!seen.Add(Path.GetFullPath(info.FileName)))
+                throw new CommandFailedException($"Backing file '{info.FileName}' creates an infinite loop.");
+            next = withBacking && info.BackingPath is { } path
+                ? DiskRequest.Of(path, isOptionList: false, info.Header?.BackingFormat) with { Access = request.Access, Secrets = request.Secrets }
+                : null;
         }
         return chain;
+    }
+
+    private static async Task<ImageInfo> ReadAsync(DiskRequest request)
+    {
+        await using OpenedFile opened = await DiskOpener.OpenFileAsync(request);
+        ImageInfo info = await ImageInfo.ReadAsync(opened.File, opened.Format);
+        return info with { AllocatedBytes = FileSpace.AllocatedBytes(opened.File.Name) };
     }
 }

@@ -1,6 +1,8 @@
 using System.Globalization;
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
+using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Commands;
@@ -14,12 +16,14 @@ internal static class MapCommand
           -s, --start-offset=SIZE  where to start
           -l, --max-length=SIZE    how much to show
           -U, --force-share        open the image even while someone writes it
+          --image-opts             FILE is a list of options: driver=qcow2,file.filename=...
+          --object OBJECT          secret,id=ID,data=TEXT|file=FILE,format=raw|base64
         """;
 
     public static Command Command { get; } = new(
         "map", "Show which file holds which part of a disk", Help,
         [
-            Command.FormatOption, Command.OutputOption, Command.ShareOption,
+            Command.FormatOption, Command.OutputOption, Command.ShareOption, Command.ImageOptsOption, Command.ObjectOption,
             new OptionSpec('s', "start-offset", HasValue: true), new OptionSpec('l', "max-length", HasValue: true),
         ],
         RunAsync);
@@ -30,10 +34,9 @@ internal static class MapCommand
         long start = ParseBytes(options.Value("start-offset"), "start offset") ?? 0;
         long bytes = ParseBytes(options.Value("max-length"), "max length") ?? long.MaxValue;
         string path = Command.SingleFile(options);
-        await using var chain = new ImageChain();
-        IReadOnlyList<MapLayer> layers = await Command.OpeningAsync(
-            path, () => chain.OpenAsync(path, options.Value("f"), Command.ReadAccess(options)));
-        IAsyncEnumerable<MapExtent> extents = MapOperation.WalkAsync(layers, start, bytes);
+        await using OpenedDisk disk = await Command.OpeningAsync(
+            path, () => DiskOpener.OpenAsync(Command.RequestOf(options, path, ImageAccess.Read)));
+        IAsyncEnumerable<MapExtent> extents = MapOperation.WalkAsync(await disk.LayersAsync(), start, bytes);
         await (isJson ? WriteJsonAsync(extents, start, terminal) : WriteHumanAsync(extents, terminal));
         return 0;
     }

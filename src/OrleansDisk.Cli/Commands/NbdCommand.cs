@@ -1,14 +1,12 @@
 using System.Runtime.InteropServices;
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Nbd;
+using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Exports;
 using OrleansDisk.Nbd.Server;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Concurrency;
-using OrleansDisk.Qcow2.Data;
-using OrleansDisk.Qcow2.Io;
-using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Commands;
 
@@ -28,6 +26,9 @@ internal static class NbdCommand
           -D, --description=TEXT   tell clients this about the export
           -e, --shared=N           clients at once (default: 1; 0: any number)
           -t, --persistent         go on when the last client has left
+              --image-opts         FILE is a list of options: driver=qcow2,file.filename=...
+              --object=OBJECT      secret,id=ID,data=TEXT|file=FILE,format=raw|base64
+              --cache=MODE         writeback (default), none, writethrough, directsync, unsafe
               --discard=MODE       unmap (default): trimmed space goes back to the host; ignore: it stays
               --fork               run in the background, return when clients can connect
               --pid-file=PATH      write the process id there
@@ -46,7 +47,9 @@ internal static class NbdCommand
             new OptionSpec('D', "description", HasValue: true), new OptionSpec('e', "shared", HasValue: true),
             new OptionSpec('t', "persistent", HasValue: false), new OptionSpec('\0', "discard", HasValue: true),
             new OptionSpec('\0', "fork", HasValue: false), new OptionSpec('\0', "pid-file", HasValue: true),
-            new OptionSpec('v', "verbose", HasValue: false),
+            new OptionSpec('v', "verbose", HasValue: false), Command.ImageOptsOption, Command.ObjectOption,
+            new OptionSpec('\0', "cache", HasValue: true), new OptionSpec('n', "nocache", HasValue: false),
+            new OptionSpec('\0', "aio", HasValue: true), new OptionSpec('\0', "detect-zeroes", HasValue: true),
         ],
         RunAsync);
 
@@ -58,7 +61,7 @@ internal static class NbdCommand
         if (Background.IsChild)
             Background.Detach();
         var turns = new ImageTurns();
-        SharedDisk disk = await Command.OpeningAsync(options.File, () => turns.RunAsync(() => OpenAsync(options, turns)));
+        SharedDisk disk = await Command.OpeningAsync(options.Disk.DisplayName, () => turns.RunAsync(() => OpenAsync(options, turns)));
         try
         {
             var export = new DiskExport(options.ExportName, options.Description, disk, canMultiConnect: options.ClientLimit > 1);
@@ -111,40 +114,8 @@ internal static class NbdCommand
 
     private static async Task<SharedDisk> OpenAsync(NbdOptions options, ImageTurns turns)
     {
-        ImageAccess access = options.IsReadOnly ? ImageAccess.Read : ImageAccess.Write;
-        var file = LocalBlockFile.Open(options.File, access);
-        try
-        {
-            string format = options.Format ?? await HeaderReader.ProbeFormatAsync(file);
-            if (format == "raw" && !options.IsReadOnly)
-                throw new Qcow2UnsupportedException("writing to a raw file", "add -r to serve it read-only");
-            return format switch
-            {
-                "raw" => Share(new RawImage(file), turns),
-                "qcow2" => await OpenQcow2Async(file, options, access, turns),
-                _ => throw new Qcow2Exception($"Unknown driver '{format}'"),
-            };
-        }
-        catch
-        {
-            await file.DisposeAsync();
-            throw;
-        }
-    }
-
-    private static SharedDisk Share(IDiskSource disk, ImageTurns turns) => new(disk, MapOperation.LayersOf(disk), turns);
-
-    private static async Task<SharedDisk> OpenQcow2Async(
-        LocalBlockFile file, NbdOptions options, ImageAccess access, ImageTurns turns)
-    {
-        var openOptions = new Qcow2OpenOptions { Access = access, PassDiscard = options.PassDiscard };
-        Qcow2Image image = await Qcow2Image.OpenAsync(file, openOptions);
-        bool mayHaveHoles = FileSpace.AllocatedBytes(file.Name) is { } allocated
-            && await PreallocationProbe.IsPreallocatedAsync(file, image.Header, allocated);
-        IReadOnlyList<MapLayer> layers = MapOperation.LayersOf(image);
-        if (mayHaveHoles)
-            layers = [new MapLayer(image, file), .. layers.Skip(1)];
-        return new SharedDisk(image, layers, turns);
+        OpenedDisk disk = await DiskOpener.OpenAsync(options.Disk);
+        return new SharedDisk(disk.Source, await disk.LayersAsync(), turns);
     }
 
     private static IReadOnlyCollection<NbdListenAddress> Addresses(NbdOptions options)

@@ -1,5 +1,7 @@
 using System.Globalization;
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Opening;
+using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Cli.Nbd;
 
@@ -8,9 +10,8 @@ internal sealed record NbdOptions
 {
     public const int DefaultPort = 10809;
 
-    public required string File { get; init; }
-
-    public string? Format { get; init; }
+    /// <summary>The disk that is served.</summary>
+    public required DiskRequest Disk { get; init; }
 
     /// <summary>Path of the unix socket, or null for TCP.</summary>
     public string? SocketPath { get; init; }
@@ -35,8 +36,6 @@ internal sealed record NbdOptions
 
     public bool Forks { get; init; }
 
-    public bool PassDiscard { get; init; } = true;
-
     public string? PidFile { get; init; }
 
     /// <exception cref="CommandLineException">A value means nothing.</exception>
@@ -49,8 +48,7 @@ internal sealed record NbdOptions
         int clients = Number(options.Value("shared"), "number of clients", int.MaxValue) ?? 1;
         return new NbdOptions
         {
-            File = options.Operands[0],
-            Format = options.Value("format"),
+            Disk = DiskOf(options),
             SocketPath = options.Value("socket"),
             Address = options.Value("bind") is { } address && address != "0.0.0.0" ? address : "",
             Port = Number(options.Value("port"), "port", 65535) ?? DefaultPort,
@@ -61,8 +59,22 @@ internal sealed record NbdOptions
             IsReadOnly = options.Has("read-only"),
             IsVerbose = options.Has("verbose"),
             Forks = options.Has("fork"),
-            PassDiscard = Discard(options.Value("discard")),
             PidFile = options.Value("pid-file"),
+        };
+    }
+
+    private static DiskRequest DiskOf(ParsedOptions options)
+    {
+        var request = DiskRequest.Of(options.Operands[0], options.Has("image-opts"), options.Value("format"));
+        if (options.Value("detect-zeroes") is { } detectZeroes)
+            request.Options["detect-zeroes"] = detectZeroes;
+        string? cache = options.Has("nocache") ? "none" : options.Value("cache");
+        return request with
+        {
+            Access = options.Has("read-only") ? ImageAccess.Read : ImageAccess.Write,
+            Cache = cache is null ? CacheMode.Writeback : CacheMode.Parse(cache, name => $"Invalid cache mode `{name}'"),
+            PassDiscard = Discard(options.Value("discard")),
+            Secrets = Secrets.Parse(options.Values("object")),
         };
     }
 

@@ -92,7 +92,9 @@ public sealed class RawImage(IBlockFile file) : IWritableDisk
     {
         if (IsReadOnly)
             throw new Qcow2Exception($"'{FileName}' is open read-only");
-        if (offset < 0 || bytes < 0 || offset > VirtualBytes - bytes)
+        // A disk has whole sectors, whatever its file ends with.
+        long end = (VirtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L);
+        if (offset < 0 || bytes < 0 || offset > end - bytes)
             throw new ArgumentOutOfRangeException(nameof(offset), $"{bytes} bytes at {offset} are not inside the disk of {VirtualBytes} bytes");
     }
 }

@@ -92,15 +92,26 @@ public sealed class NbdCommandTests : IDisposable
     }
 
     [Fact]
-    public async Task A_raw_file_is_served_read_only()
+    public async Task A_raw_file_is_served_up_to_its_last_sector()
     {
         File.WriteAllBytes(_directory.File("raw.img"), [.. Enumerable.Repeat((byte)5, 3000)]);
-        ToolResult refused = Odisk.Run(_directory.Directory, "nbd", "-k", "socket", "raw.img");
-        Assert.Equal(1, refused.ExitCode);
-        Assert.Contains("add -r to serve it read-only", refused.Errors, StringComparison.Ordinal);
-        using NbdProcess server = await NbdProcess.StartAsync(_directory, "-r", "-f", "raw", "raw.img");
-        Run("qemu-io", "qemu-utils", "-r", "-f", "raw", "-c", "read -P 5 0 3000", "-c", "read -P 0 3000 72", server.Uri);
+        using NbdProcess server = await NbdProcess.StartAsync(_directory, "-f", "raw", "raw.img");
+        Run("qemu-io", "qemu-utils", "-f", "raw", "-c", "read -P 5 0 3000", "-c", "read -P 0 3000 72", "-c", "write -P 6 2560 512", server.Uri);
         Assert.Equal(0, await server.WaitForExitAsync());
+        Assert.Equal([.. Enumerable.Repeat((byte)5, 2560), .. Enumerable.Repeat((byte)6, 512)], File.ReadAllBytes(_directory.File("raw.img")));
+    }
+
+    [Fact]
+    public async Task A_client_cannot_turn_a_raw_file_of_unknown_format_into_an_image()
+    {
+        File.WriteAllBytes(_directory.File("raw.img"), new byte[65536]);
+        using NbdProcess server = await NbdProcess.StartAsync(_directory, "raw.img");
+        File.WriteAllBytes(_directory.File("magic"), [(byte)'Q', (byte)'F', (byte)'I', 0xfb, 0, 0, 0, 3]);
+        ToolResult writing = ExternalTool.Run("qemu-io", "qemu-utils", _directory.Directory,
+            ["-f", "raw", "-c", "write -s magic 0 512", "-c", "write -P 1 512 512", server.Uri]);
+        Assert.Equal(0, await server.WaitForExitAsync());
+        Assert.Contains("write failed: Operation not permitted", writing.Output, StringComparison.Ordinal);
+        Assert.Equal([.. new byte[512], .. Enumerable.Repeat((byte)1, 512)], File.ReadAllBytes(_directory.File("raw.img"))[..1024]);
     }
 
     [Fact]

@@ -1,0 +1,304 @@
+using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Opening.Blkdebug;
+using OrleansDisk.Cli.Opening.Drivers;
+using OrleansDisk.Cli.Output;
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
+
+namespace OrleansDisk.Cli.Opening;
+
+/// <summary>
+/// Opens disks by what people write on a command line: names with their protocols, json:{...}, lists of options. Only
+/// they choose drivers: a name that stands in an image is that of a file, or nothing is opened.
+/// </summary>
+internal sealed class DiskOpener
+{
+    private readonly DiskRequest _request;
+    private readonly Dictionary<string, IBlockFile> _files = new(StringComparer.Ordinal);
+    private readonly FileOpener _fileOpener;
+    private Qcow2Image? _image;
+    private BlkdebugRules? _blkdebug;
+
+    private DiskOpener(DiskRequest request)
+    {
+        _request = request;
+        _fileOpener = new FileOpener(OpenNodeAsync);
+    }
+
+    /// <summary>Opens a disk with everything below it; call it in the turn in which the disk is to be used.</summary>
+    /// <exception cref="IOException">A file can't be had.</exception>
+    /// <exception cref="CommandFailedException">An option can't be had.</exception>
+    public static async Task<OpenedDisk> OpenAsync(DiskRequest request)
+    {
+        var opener = new DiskOpener(request);
+        IDiskSource source = await opener.OpenNodeAsync(request.Name, request.Options.Copy(), request.Access);
+        if (request.CopyOnRead && source is IWritableDisk writable)
+            source = new CopyOnReadDisk(writable, opener._blkdebug);
+        return new OpenedDisk
+        {
+            Source = source,
+            Image = opener._image,
+            Request = request,
+            Files = opener._files,
+            Blkdebug = opener._blkdebug,
+        };
+    }
+
+    /// <summary>Opens the file of an image and finds its format, without opening the image.</summary>
+    public static async Task<OpenedFile> OpenFileAsync(DiskRequest request)
+    {
+        var opener = new DiskOpener(request);
+        BlockOptions options = request.Options.Copy();
+        string? name = TakeName(request.Name, options);
+        ImageAccess access = TakeAccess(options, request.Access);
+        _ = opener.TakeCommonOptions(options);
+        string? driver = options.Take("driver");
+        if (driver is not null && FileOpener.IsProtocol(driver))
+        {
+            options["driver"] = driver;
+            IBlockFile file = await opener._fileOpener.OpenAsync(name, options, access);
+            return new OpenedFile(file, "raw", new BlockOptions(), IsProbed: false);
+        }
+        return await opener.OpenFileAsync(name, options, access, driver);
+    }
+
+    private async Task<IDiskSource> OpenNodeAsync(string? name, BlockOptions options, ImageAccess access)
+    {
+        name = TakeName(name, options);
+        access = TakeAccess(options, access);
+        (bool passDiscard, string detectZeroes) = TakeCommonOptions(options);
+        IDiskSource disk = await OpenDriverAsync(name, options, access, passDiscard);
+        return detectZeroes != "off" && disk is IWritableDisk { IsReadOnly: false } writable
+            ? new DetectZeroesDisk(writable, detectZeroes == "unmap") : disk;
+    }
+
+    private async Task<IDiskSource> OpenDriverAsync(string? name, BlockOptions options, ImageAccess access, bool passDiscard)
+    {
+        string? driver = options.Take("driver");
+        switch (driver)
+        {
+            case "copy-on-read":
+                return new CopyOnReadDisk(await OpenChildAsync("file", name, options, access, driver), _blkdebug);
+            case "throttle":
+                _ = options.Take("throttle-group");
+                return await OpenChildAsync("file", name, options, access, driver);
+            case "blkdebug":
+                BlkdebugRules rules = _blkdebug = TakeBlkdebug(ref name, options);
+                if (!options.Has("image.driver"))
+                    options["image.driver"] = FileOpener.ProtocolOf(name);
+                return new BlkdebugDisk(await OpenChildAsync("image", name, options, access, driver), await StartAsync(rules));
+            case "null-co" or "null-aio":
+                return FileOpener.OpenNull(driver, options, access);
+            case "nbd":
+                throw new CommandFailedException("opening NBD exports is not supported by this version; use qemu-nbd or nbdcopy");
+        }
+        if (driver is not null && FileOpener.IsProtocol(driver))
+        {
+            options["driver"] = driver;
+            return new RawImage(await _fileOpener.OpenAsync(name, options, access));
+        }
+        return await OpenFormatAsync(await OpenFileAsync(name, options, access, driver), access, passDiscard);
+    }
+
+    /// <summary>The one disk below a driver that only passes on.</summary>
+    private async Task<IWritableDisk> OpenChildAsync(string child, string? name, BlockOptions options, ImageAccess access, string driver)
+    {
+        BlockOptions below = options.TakeChild(child);
+        options.RefuseRestOfFormat(driver);
+        return (IWritableDisk)await OpenNodeAsync(name, below, access);
+    }
+
+    private async Task<OpenedFile> OpenFileAsync(string? name, BlockOptions options, ImageAccess access, string? driver)
+    {
+        if (driver is not (null or "qcow2" or "raw"))
+            throw new CommandFailedException($"Unknown driver '{driver}'");
+        if (options.Take("file") is { } node)
+            throw new CommandFailedException($"Cannot find device='' nor node-name='{node}'");
+        BlockOptions below = options.TakeChild("file");
+        if (name is null && below.IsEmpty)
+        {
+            throw new CommandFailedException(driver is null ? "Must specify either driver or file"
+                : "A block device must be specified for \"file\"");
+        }
+        IBlockFile file = await _fileOpener.OpenAsync(name, below, access);
+        try
+        {
+            string format = driver ?? await HeaderReader.ProbeFormatAsync(file);
+            _blkdebug = _fileOpener.Rules ?? _blkdebug;
+            return new OpenedFile(file, format, options, IsProbed: driver is null) { Blkdebug = file as BlkdebugFile };
+        }
+        catch
+        {
+            await file.DisposeAsync();
+            throw;
+        }
+    }
+
+    private async Task<IDiskSource> OpenFormatAsync(OpenedFile opened, ImageAccess access, bool passDiscard)
+    {
+        try
+        {
+            return opened.Format == "qcow2" ? await OpenQcow2Async(opened, access, passDiscard) : OpenRaw(opened);
+        }
+        catch
+        {
+            await opened.DisposeAsync();
+            throw;
+        }
+    }
+
+    private static IDiskSource OpenRaw(OpenedFile opened)
+    {
+        var disk = new RawImage(opened.File);
+        long? offset = opened.Options.TakeSize("offset");
+        long? bytes = opened.Options.TakeSize("size");
+        opened.Options.RefuseRestOfFormat("raw");
+        if (offset is not null || bytes is not null)
+            return new RawWindow(disk, offset ?? 0, bytes);
+        if (!opened.IsProbed || disk.IsReadOnly)
+            return disk;
+        Terminal.WriteError($"WARNING: Image format was not specified for '{disk.FileName}' and probing guessed raw.\n"
+            + "         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n"
+            + "         Specify the 'raw' format explicitly to remove the restrictions.");
+        return new ProbedRawDisk(disk);
+    }
+
+    private async Task<IDiskSource> OpenQcow2Async(OpenedFile opened, ImageAccess access, bool passDiscard)
+    {
+        (IDiskSource? backing, bool opensBacking) = await OpenBackingAsync(opened, access);
+        try
+        {
+            opened.Options.RefuseRestOfFormat("qcow2");
+            Qcow2Image image = await Qcow2Image.OpenAsync(opened.File, new Qcow2OpenOptions
+            {
+                Access = access,
+                PassDiscard = passDiscard,
+                OpenBacking = opensBacking,
+                Backing = backing,
+                OpenFile = OpenBackingFile,
+            });
+            _image ??= image;
+            _files[image.FileName] = opened.File;
+            if (opened.Blkdebug is { } blkdebug)
+                blkdebug.MetadataAt = image.MetadataAt;
+            return image;
+        }
+        catch when (backing is not null)
+        {
+            await backing.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>What the user says lies below an image; without that, the image itself says it.</summary>
+    private async Task<(IDiskSource? Backing, bool OpensOther)> OpenBackingAsync(OpenedFile opened, ImageAccess access)
+    {
+        string? node = opened.Options.Take("backing");
+        if (node is { Length: > 0 })
+            throw new CommandFailedException($"Cannot find device='' nor node-name='{node}'");
+        BlockOptions below = opened.Options.TakeChild("backing");
+        if (node is not null || !_request.WithBacking)
+            return (null, false);
+        if (below.IsEmpty)
+            return (null, true);
+        string? name = null;
+        if (!below.HasChild("file") && !below.Has("filename"))
+        {
+            Qcow2.Format.Header header = await HeaderReader.ReadAsync(opened.File);
+            name = header.BackingFile is { } stored ? ImageInfo.ResolveBackingFile(opened.File.Name, stored) : null;
+            if (header.BackingFormat is { } format && !below.Has("driver"))
+                below["driver"] = format;
+            if (name is not null && FileOpener.ProtocolOf(name) != "file")
+                throw new CommandFailedException($"The backing file '{name}' that the image names is no file; give backing.file.filename");
+        }
+        try
+        {
+            return (await OpenNodeAsync(name, below, access == ImageAccess.ReadShared ? access : ImageAccess.Read), false);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or CommandFailedException)
+        {
+            throw new CommandFailedException($"Could not open backing file: {e.Message}");
+        }
+    }
+
+    private LocalBlockFile OpenBackingFile(string path, ImageAccess access)
+    {
+        var file = LocalBlockFile.Open(path, access);
+        _files[path] = file;
+        return file;
+    }
+
+    private static async Task<BlkdebugRules> StartAsync(BlkdebugRules rules)
+    {
+        await rules.TriggerAsync(BlkdebugEvents.None);
+        return rules;
+    }
+
+    /// <summary>The rules of a blkdebug driver, whose own name may hold those of its files.</summary>
+    internal static BlkdebugRules TakeBlkdebug(ref string? name, BlockOptions options)
+    {
+        const string prefix = "blkdebug:";
+        if (name?.StartsWith(prefix, StringComparison.Ordinal) == true)
+        {
+            int colon = name.IndexOf(':', prefix.Length);
+            if (colon < 0)
+                throw new CommandFailedException("blkdebug requires both config file and image path");
+            if (colon > prefix.Length)
+                options["config"] = name[prefix.Length..colon];
+            name = name[(colon + 1)..];
+        }
+        name = options.Take("x-image") ?? name;
+        // Alignments and limits are promises of the driver to those above it; nothing here needs them.
+        foreach (string limit in (ReadOnlySpan<string>)["align", "max-transfer", "opt-write-zero", "max-write-zero", "opt-discard", "max-discard"])
+            _ = options.TakeSize(limit);
+        return BlkdebugConfiguration.Read(options.Take("config"), options);
+    }
+
+    /// <summary>The name, with the options that it holds when it is json:{...}.</summary>
+    private static string? TakeName(string? name, BlockOptions options)
+    {
+        if (name is not null && BlockOptionText.IsJson(name))
+        {
+            BlockOptions read = BlockOptionText.ParseJson(name);
+            foreach (string option in read.Names)
+                options[option] = options[option] ?? read[option]!;
+            name = null;
+        }
+        string? own = options.Has("driver") ? null : options.Take("filename");
+        return name ?? own;
+    }
+
+    private static ImageAccess TakeAccess(BlockOptions options, ImageAccess access)
+    {
+        if (options.TakeSwitch("read-only") == true && access == ImageAccess.Write)
+            access = ImageAccess.Read;
+        _ = options.TakeSwitch("auto-read-only");
+        if (options.TakeSwitch("force-share") != true)
+            return access;
+        return access == ImageAccess.Write
+            ? throw new CommandFailedException("force-share=on can only be used with read-only images") : ImageAccess.ReadShared;
+    }
+
+    private (bool PassDiscard, string DetectZeroes) TakeCommonOptions(BlockOptions options)
+    {
+        _ = options.Take("node-name");
+        _ = options.TakeSwitch("cache.direct");
+        _ = options.TakeSwitch("cache.no-flush");
+        string? discard = options.Take("discard");
+        bool passDiscard = discard switch
+        {
+            null => _request.PassDiscard,
+            "unmap" or "on" => true,
+            "ignore" or "off" => false,
+            _ => throw new CommandFailedException("Invalid discard option"),
+        };
+        string detectZeroes = options.Take("detect-zeroes") ?? "off";
+        if (detectZeroes is not ("off" or "on" or "unmap"))
+            throw new CommandFailedException($"Parameter 'detect-zeroes' does not accept value '{detectZeroes}'");
+        if (detectZeroes == "unmap" && !passDiscard)
+            throw new CommandFailedException("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
+        return (passDiscard, detectZeroes);
+    }
+}
