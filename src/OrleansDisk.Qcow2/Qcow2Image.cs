@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Compression;
 using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
@@ -11,7 +12,7 @@ namespace OrleansDisk.Qcow2;
 /// scheduler (a grain's, or <see cref="ConcurrentExclusiveSchedulerPair.ExclusiveScheduler"/>). Many calls may be under
 /// way at once. Offsets and lengths are bytes, of any alignment. <see cref="Lease"/> gives out the exception to this.
 /// </summary>
-public sealed class Qcow2Image : IWritableDisk
+public sealed partial class Qcow2Image : IWritableDisk
 {
     private const int SectorBytes = 512;
     private readonly IBlockFile _file;
@@ -20,6 +21,7 @@ public sealed class Qcow2Image : IWritableDisk
     private readonly GuestReader _reader;
     private readonly GuestWriter _writer;
     private readonly GuestZeroes _zeroes;
+    private readonly CompressedWriter _compressedWriter;
     private Task? _closing;
 
     private Qcow2Image(IBlockFile file, ImageMetadata metadata, IDiskSource? backing)
@@ -31,6 +33,7 @@ public sealed class Qcow2Image : IWritableDisk
         _reader = new GuestReader(metadata, _data, backing);
         _writer = new GuestWriter(metadata, _data, _reader);
         _zeroes = new GuestZeroes(metadata, _reader, _writer, backing is not null);
+        _compressedWriter = new CompressedWriter(metadata);
     }
 
     public string FileName => _file.Name;
@@ -83,6 +86,7 @@ public sealed class Qcow2Image : IWritableDisk
     {
         Header header = await HeaderReader.ReadAsync(file);
         FeatureCheck.RefuseUnsupported(header);
+        ClusterDecompression.Require(header.CompressionType);
         if (!file.IsReadOnly)
             header = await PrepareForWritingAsync(file, header);
         ImageMetadata metadata = await ImageMetadata.LoadAsync(file, header, options);
@@ -236,6 +240,8 @@ public sealed class Qcow2Image : IWritableDisk
         {
             await _metadata.IdleAsync();
             await _file.DisposeAsync();
+            while (_idleCompressors.TryPop(out ClusterCompressor? compressor))
+                compressor.Dispose();
             if (Backing is not null)
                 await Backing.DisposeAsync();
         }

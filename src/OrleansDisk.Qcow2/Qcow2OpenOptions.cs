@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Io;
 
@@ -23,6 +24,9 @@ public sealed record Qcow2OpenOptions
 
     /// <summary>Whether space that the guest discards goes back to the host.</summary>
     public bool PassDiscard { get; init; } = true;
+
+    /// <summary>How work that is only computing leaves the image's scheduler for a while.</summary>
+    internal Func<Action, ValueTask> RunBeside { get; init; } = ThreadPoolWork.RunAsync;
 
     /// <summary>How the files of the backing chain are opened.</summary>
     public Func<string, ImageAccess, IBlockFile> OpenFile { get; init; } = LocalBlockFile.Open;

@@ -187,7 +187,6 @@ public sealed class HeaderTests : IDisposable
     }
 
     [Theory]
-    [InlineData("compression_type=zstd", "zstd")]
     [InlineData("data_file=external", "external data file")]
     [InlineData("extended_l2=on", "extended L2 entries")]
     [InlineData("encrypt.format=luks", "luks")]

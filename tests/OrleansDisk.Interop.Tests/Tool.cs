@@ -10,6 +10,7 @@ internal static class Tool
         ["qemu-img"] = "qemu-utils",
         ["qemu-io"] = "qemu-utils",
         ["qemu-nbd"] = "qemu-utils",
+        ["7zz"] = "7zip",
         ["fio"] = "fio",
         ["nbdinfo"] = "libnbd-bin",
         ["nbdcopy"] = "libnbd-bin",

@@ -25,6 +25,8 @@ public sealed partial class DependencyTests
     [InlineData("Format", "Metadata|Data|Io|Concurrency|Check|Operations")]
     [InlineData("Io", "Metadata|Data|Concurrency|Check|Operations")]
     [InlineData("Concurrency", "Metadata|Data|Io|Check|Operations")]
+    [InlineData("Compression", "Metadata|Data|Io|Concurrency|Check|Operations")]
+    [InlineData("Crypto", "Metadata|Data|Io|Concurrency|Check|Operations")]
     [InlineData("Metadata", "Data|Check|Operations")]
     [InlineData("Data", "Check|Operations")]
     public void A_folder_of_the_engine_uses_only_those_below_it(string folder, string above)

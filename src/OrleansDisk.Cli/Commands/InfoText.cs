@@ -205,7 +205,7 @@ internal static class InfoText
 
     private static string Compat(Header header) => header.Version >= 3 ? "1.1" : "0.10";
 
-    private static string CompressionType(Header header) => header.CompressionType == 0 ? "zlib" : "zstd";
+    private static string CompressionType(Header header) => header.CompressionType == Qcow2.Format.CompressionType.Zlib ? "zlib" : "zstd";
 
     private static string EncryptionName(Header header) => header.Encryption == EncryptionMethod.Aes ? "aes" : "luks";
 

@@ -1,4 +1,5 @@
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
 
@@ -151,10 +152,10 @@ internal sealed class NewImage
         { } other => throw new CommandFailedException($"Parameter 'preallocation' does not accept value '{other}'"),
     };
 
-    private string ParseCompressionType() => _values["compression_type"] switch
+    private CompressionType ParseCompressionType() => _values["compression_type"] switch
     {
-        null => "zlib",
-        "zlib" or "zstd" => _values["compression_type"]!,
+        null or "zlib" => CompressionType.Zlib,
+        "zstd" => CompressionType.Zstd,
         { } other => throw new CommandFailedException($"Parameter 'compression-type' does not accept value '{other}'"),
     };
 

@@ -6,7 +6,7 @@ namespace OrleansDisk.Qcow2.Data;
 /// <summary>Reads what the guest sees: this image's clusters, zeros, or the backing chain.</summary>
 internal sealed class GuestReader(ImageMetadata metadata, GuestData data, IDiskSource? backing)
 {
-    private readonly CompressedClusters _compressed = new(metadata.File, metadata.Geometry);
+    private readonly CompressedClusters _compressed = new(metadata);
     private readonly ClusterGeometry _geometry = metadata.Geometry;
 
     /// <summary>Fills the buffer from a range inside the disk. The caller is inside the gate.</summary>
@@ -77,8 +77,7 @@ internal sealed class GuestReader(ImageMetadata metadata, GuestData data, IDiskS
                 await data.ReadAsync(offset, HostOf(run, offset), buffer);
                 break;
             case ClusterKind.Compressed:
-                ReadOnlyMemory<byte> cluster = await _compressed.ReadAsync(run.Entry, run.First);
-                cluster.Slice(_geometry.OffsetInCluster(offset), buffer.Length).CopyTo(buffer);
+                await _compressed.ReadAsync(run.Entry, run.First, _geometry.OffsetInCluster(offset), buffer);
                 break;
             case ClusterKind.Unallocated when backing is not null:
                 await backing.ReadAsync(offset.Bytes, buffer);

@@ -87,6 +87,9 @@ public sealed class ClusterGeometry
 
     public int ClusterBytes => 1 << ClusterBits;
 
+    /// <summary>Bits of a compressed cluster's L2 entry that hold its byte offset in the file.</summary>
+    public int CompressedOffsetBits => 62 - (ClusterBits - 8);
+
     public int L2EntryCount => 1 << L2Bits;
 
     public int L2SliceEntryCount => 1 << L2SliceBits;
@@ -113,6 +116,13 @@ public sealed class ClusterGeometry
     public GuestOffset OffsetOf(GuestCluster cluster) => new(cluster.Index << ClusterBits);
 
     public HostOffset OffsetOf(HostCluster cluster) => new(cluster.Index << ClusterBits);
+
+    /// <summary>The host clusters that a compressed cluster touches, in each of which it has a reference.</summary>
+    public (HostCluster First, long Count) ClustersOf(CompressedExtent extent)
+    {
+        HostCluster first = ClusterOf(extent.Start);
+        return (first, ClusterOf(extent.Start + (extent.Bytes - 1)).Index - first.Index + 1);
+    }
 
     /// <summary>Bytes from the start of its cluster to <paramref name="offset"/>.</summary>
     public int OffsetInCluster(GuestOffset offset) => (int)(offset.Bytes & (ClusterBytes - 1));

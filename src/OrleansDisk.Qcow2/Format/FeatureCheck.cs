@@ -55,8 +55,6 @@ internal static class FeatureCheck
             throw new Qcow2UnsupportedException("external data file", remedy);
         if (header.Incompatible.HasFlag(IncompatibleFeatures.ExtendedL2))
             throw new Qcow2UnsupportedException("extended L2 entries", remedy);
-        if (header.Incompatible.HasFlag(IncompatibleFeatures.CompressionType))
-            throw new Qcow2UnsupportedException("compression type zstd", remedy);
     }
 
     /// <summary>Refuses writing where only reading is safe.</summary>

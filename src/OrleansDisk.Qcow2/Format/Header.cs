@@ -61,8 +61,8 @@ public sealed record Header
     /// <summary>header_length: 72 for version 2.</summary>
     public int HeaderBytes { get; init; }
 
-    /// <summary>0: deflate, 1: zstd; counts only when the header is longer than 104 bytes.</summary>
-    public byte CompressionType { get; init; }
+    /// <summary>Counts only when the header is longer than 104 bytes.</summary>
+    public CompressionType CompressionType { get; init; }
 
     /// <summary>Name of the backing file as stored, or null.</summary>
     public string? BackingFile { get; init; }
@@ -146,7 +146,7 @@ public sealed record Header
             Incompatible = incompatible,
             Compatible = version == 3 ? (CompatibleFeatures)HeaderField.ReadUInt64(cluster, HeaderField.Compatible) : default,
             Autoclear = version == 3 ? (AutoclearFeatures)HeaderField.ReadUInt64(cluster, HeaderField.Autoclear) : default,
-            CompressionType = compressionType,
+            CompressionType = (CompressionType)compressionType,
             UnknownFields = headerBytes > Version3Bytes ? cluster[Version3Bytes..headerBytes].ToArray() : [],
             BackingFile = ParseBackingFile(cluster, (int)backingOffset),
             Extensions = extensions,
@@ -188,7 +188,7 @@ public sealed record Header
             HeaderField.WriteUInt64(cluster, HeaderField.Autoclear, (ulong)Autoclear);
             HeaderField.WriteUInt32(cluster, HeaderField.RefcountOrder, (uint)Geometry.RefcountOrder);
             HeaderField.WriteUInt32(cluster, HeaderField.HeaderLength, (uint)(Version3Bytes + UnknownFields.Length));
-            cluster[HeaderField.CompressionType] = CompressionType;
+            cluster[HeaderField.CompressionType] = (byte)CompressionType;
         }
         byte[] name = BackingFile is null ? [] : Encoding.UTF8.GetBytes(BackingFile);
         int at = Version >= 3 ? Version3Bytes + UnknownFields.Length : Version2Bytes;

@@ -86,6 +86,14 @@ public readonly record struct L2Entry(ulong Raw, SubclusterBitmap Bitmap = defau
     public static L2Entry ZeroPlain(ClusterGeometry geometry) =>
         geometry.HasSubclusters ? new L2Entry(0, SubclusterBitmap.AllZero) : new L2Entry(ZeroFlag);
 
+    /// <summary>The entry of a compressed cluster, given its bytes; see <see cref="Compressed"/>.</summary>
+    public static L2Entry To(CompressedExtent extent, ClusterGeometry geometry)
+    {
+        long firstSector = extent.Start.Bytes / CompressedExtent.SectorBytes;
+        long lastSector = (extent.Start.Bytes + extent.Bytes - 1) / CompressedExtent.SectorBytes;
+        return new L2Entry(CompressedFlag | ((ulong)(lastSector - firstSector) << geometry.CompressedOffsetBits) | (ulong)extent.Start.Bytes);
+    }
+
     /// <summary>An entry of a table as it lies on disk.</summary>
     public static L2Entry Read(ReadOnlySpan<byte> table, int index, ClusterGeometry geometry)
     {
@@ -147,10 +155,10 @@ public readonly record struct L2Entry(ulong Raw, SubclusterBitmap Bitmap = defau
     /// </summary>
     public CompressedExtent Compressed(ClusterGeometry geometry)
     {
-        int offsetBits = 62 - (geometry.ClusterBits - 8);
+        int offsetBits = geometry.CompressedOffsetBits;
         long offset = (long)(Raw & ((1UL << offsetBits) - 1));
         int additionalSectorCount = (int)((Raw >> offsetBits) & ((1UL << (geometry.ClusterBits - 8)) - 1));
-        int bytes = ((additionalSectorCount + 1) * 512) - (int)(offset & 511);
+        int bytes = ((additionalSectorCount + 1) * CompressedExtent.SectorBytes) - (int)(offset % CompressedExtent.SectorBytes);
         return new CompressedExtent(new HostOffset(offset), bytes);
     }
 }
@@ -158,4 +166,8 @@ public readonly record struct L2Entry(ulong Raw, SubclusterBitmap Bitmap = defau
 /// <summary>Where a compressed cluster's bytes may lie; the stream can end earlier.</summary>
 /// <param name="Start">First byte.</param>
 /// <param name="Bytes">Readable bytes, from 1 to two clusters.</param>
-public readonly record struct CompressedExtent(HostOffset Start, int Bytes);
+public readonly record struct CompressedExtent(HostOffset Start, int Bytes)
+{
+    /// <summary>What the length of compressed clusters is counted in.</summary>
+    public const int SectorBytes = 512;
+}

@@ -24,6 +24,9 @@ internal sealed class ClusterAllocator
     private readonly FreedClusters _freed;
     private bool _canPunchHoles = true;
 
+    /// <summary>Clusters whose bytes are on their way back to the host: nobody may put new ones there.</summary>
+    private (HostCluster First, int Count) _punched;
+
     /// <summary>No cluster before this one is free.</summary>
     private HostCluster _searchFrom;
 
@@ -68,16 +71,23 @@ internal sealed class ClusterAllocator
     }
 
     /// <summary>Adds a reference to a cluster that is in use.</summary>
-    /// <returns>False, and nothing has changed, when its refcount can't grow any more.</returns>
+    /// <param name="cluster">The cluster.</param>
+    /// <param name="isWanted">Asked when the refcount is about to be raised, for who can't be sure that the cluster stays in use until then.</param>
+    /// <returns>
+    /// False, and nothing has changed, when the refcount can't grow any more, or the reference is not wanted, or the
+    /// cluster's last reference is just going.
+    /// </returns>
     /// <exception cref="MetadataDamagedException">It is not in use.</exception>
-    public async ValueTask<bool> TryRaiseAsync(HostCluster cluster)
+    public async ValueTask<bool> TryRaiseAsync(HostCluster cluster, Func<bool>? isWanted = null)
     {
         using TablePin pin = await PinBlockAsync(cluster);
+        if (isWanted?.Invoke() == false)
+            return false;
         int index = _geometry.RefcountBlockIndex(cluster);
         ulong refcount = RefcountBlock.Get(pin.Table.Bytes, _geometry.RefcountOrder, index);
         if (refcount == 0)
             throw new MetadataDamagedException($"{cluster} was in use with refcount 0");
-        if (refcount == _geometry.MaxRefcount)
+        if (refcount == _geometry.MaxRefcount || IsBeingPunched(cluster))
             return false;
         _blocks.SetRefcount(pin.Table, _geometry.RefcountOrder, index, refcount + 1);
         return true;
@@ -297,17 +307,29 @@ internal sealed class ClusterAllocator
                 end++;
             if (end > i)
             {
-                long bytes = (long)(end - i) << _geometry.ClusterBits;
-                try
-                {
-                    _canPunchHoles = await _file.PunchHoleAsync(_geometry.OffsetOf(first + i).Bytes, bytes);
-                }
-                catch (BlockFileException)
-                {
-                    // The space stays with the image, which may use it again: nothing is wrong with that.
-                }
+                await PunchAsync(first + i, end - i);
             }
             i = end + 1;
         }
     }
+
+    private async ValueTask PunchAsync(HostCluster first, int count)
+    {
+        _punched = (first, count);
+        try
+        {
+            _canPunchHoles = await _file.PunchHoleAsync(_geometry.OffsetOf(first).Bytes, (long)count << _geometry.ClusterBits);
+        }
+        catch (BlockFileException)
+        {
+            // The space stays with the image, which may use it again: nothing is wrong with that.
+        }
+        finally
+        {
+            _punched = default;
+        }
+    }
+
+    private bool IsBeingPunched(HostCluster cluster) =>
+        cluster.Index >= _punched.First.Index && cluster.Index < _punched.First.Index + _punched.Count;
 }

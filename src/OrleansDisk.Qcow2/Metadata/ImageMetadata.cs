@@ -22,6 +22,7 @@ internal sealed class ImageMetadata
         Map = map;
         _l1 = l1;
         _passDiscard = options.PassDiscard;
+        RunBeside = options.RunBeside;
         Health = new ImageHealth(file) { Stopped = Gate.Leases.Revoke };
         Published = new PublishedSlices(l1.Count, header.Geometry);
         Freed = new FreedClusters(Gate);
@@ -41,6 +42,7 @@ internal sealed class ImageMetadata
         {
             Freed = OnClusterFreed,
         };
+        CompressedSpace = new CompressedSpace(file, header.Geometry, Allocator);
         L2Tables = new L2Tables(file, header.Geometry, l1, _l2Cache, Published, Allocator, Freed, map, Health);
         Gate.EpochDrained = Release;
     }
@@ -62,6 +64,15 @@ internal sealed class ImageMetadata
     public MetadataMap Map { get; }
 
     public ClusterAllocator Allocator { get; }
+
+    /// <summary>Where compressed clusters go.</summary>
+    public CompressedSpace CompressedSpace { get; }
+
+    /// <summary>How often a host cluster became free: from then on its bytes may be others.</summary>
+    public long FreedCount { get; private set; }
+
+    /// <summary>Runs work that takes the processor's time, not the image's, beside the turns.</summary>
+    public Func<Action, ValueTask> RunBeside { get; }
 
     public L2Tables L2Tables { get; }
 
@@ -103,6 +114,7 @@ internal sealed class ImageMetadata
             Health.ThrowIfFailed();
         }
         while (!Freed.IsEmpty);
+        await CompressedSpace.SettleAsync();
         await Order.FlushAsync();
     }
 
@@ -136,10 +148,7 @@ internal sealed class ImageMetadata
             case ClusterKind.Data or ClusterKind.ZeroAllocated:
                 return (Geometry.ClusterOf(entry.Host), 1);
             case ClusterKind.Compressed:
-                CompressedExtent extent = entry.Compressed(Geometry);
-                HostCluster first = Geometry.ClusterOf(extent.Start);
-                HostCluster last = Geometry.ClusterOf(extent.Start + (extent.Bytes - 1));
-                return (first, last.Index - first.Index + 1);
+                return Geometry.ClustersOf(entry.Compressed(Geometry));
             default:
                 return default;
         }
@@ -273,6 +282,8 @@ internal sealed class ImageMetadata
 
     private void OnClusterFreed(HostCluster cluster)
     {
+        FreedCount++;
+        CompressedSpace.Leave(cluster);
         if (!Map.RemoveL2Table(cluster))
             return;
         HostOffset table = Geometry.OffsetOf(cluster);

@@ -89,6 +89,9 @@ public static class CreateOperation
             L1EntryCount = (int)l1EntryCount,
             RefcountTable = geometry.OffsetOf(new HostCluster(1)),
             RefcountTableClusters = (int)refcountTableClusters,
+            Incompatible = options.CompressionType == CompressionType.Zlib
+                ? IncompatibleFeatures.None : IncompatibleFeatures.CompressionType,
+            CompressionType = options.CompressionType,
             Compatible = options.LazyRefcounts ? CompatibleFeatures.LazyRefcounts : CompatibleFeatures.None,
             HeaderBytes = options.Version >= 3 ? Header.Version3Bytes : Header.Version2Bytes,
             BackingFile = options.BackingFile,

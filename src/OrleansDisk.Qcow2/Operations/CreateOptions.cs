@@ -40,8 +40,8 @@ public sealed record CreateOptions
 
     public Preallocation Preallocation { get; init; }
 
-    /// <summary>"zlib"; nothing else is supported.</summary>
-    public string CompressionType { get; init; } = "zlib";
+    /// <summary>How compressed clusters are to be compressed; zstd takes version 3.</summary>
+    public CompressionType CompressionType { get; init; }
 
     /// <summary>Checks the options against each other and the format's limits.</summary>
     /// <exception cref="Qcow2Exception">They can't be had; the message says which and why.</exception>
@@ -66,8 +66,11 @@ public sealed record CreateOptions
             throw new Qcow2Exception(
                 "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)");
         }
-        if (CompressionType != "zlib")
-            throw new Qcow2UnsupportedException($"compression type {CompressionType}", "use zlib");
+        if (Version < 3 && CompressionType != CompressionType.Zlib)
+        {
+            throw new Qcow2Exception(
+                "Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)");
+        }
         ValidateBackingFile();
         ArgumentOutOfRangeException.ThrowIfNegative(VirtualBytes);
     }

@@ -116,7 +116,7 @@ public sealed class CreateCommandTests : IDisposable
 
     [Theory]
     [InlineData("-o cluster_size=3000")]
-    [InlineData("-o compression_type=zstd")]
+    [InlineData("-o compression_type=zstd,compat=0.10")]
     [InlineData("-o preallocation=full")]
     [InlineData("-o extended_l2=on")]
     [InlineData("-o data_file=x")]
