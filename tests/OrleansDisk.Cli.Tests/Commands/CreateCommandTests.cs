@@ -35,6 +35,7 @@ public sealed class CreateCommandTests : IDisposable
     [InlineData("-f qcow2 -o compat=v3,lazy_refcounts=on a 1M")]
     [InlineData("-f qcow2 -o lazy_refcounts a 1M")]
     [InlineData("-f qcow2 -o nolazy_refcounts a 1M")]
+    [InlineData("-f qcow2 -o compression_type=zstd a 1M")]
     [InlineData("-f qcow2 -o preallocation=metadata a 10M")]
     [InlineData("-f qcow2 -o preallocation=off,cluster_size=2M a 10M")]
     [InlineData("-f qcow2 -b base -F qcow2 a")]
