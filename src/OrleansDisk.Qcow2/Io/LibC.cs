@@ -46,6 +46,12 @@ internal static unsafe partial class LibC
     [LibraryImport("libc", EntryPoint = "fdatasync", SetLastError = true)]
     public static partial int DataSync(int file);
 
+    public const int NotNeeded = 4;
+
+    /// <summary>Returns the error's number.</summary>
+    [LibraryImport("libc", EntryPoint = "posix_fadvise")]
+    public static partial int Advise(int file, long offset, long bytes, int advice);
+
     [LibraryImport("libc", EntryPoint = "fallocate", SetLastError = true)]
     public static partial int Allocate(int file, int mode, long offset, long bytes);
 

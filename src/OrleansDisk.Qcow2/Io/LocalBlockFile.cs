@@ -16,6 +16,7 @@ public sealed class LocalBlockFile : IBlockFile
     private readonly BlockingReads _blockingReads;
     private long _lengthBytes;
     private volatile bool _canReadNoWait = true;
+    private volatile bool _flushFailed;
 
     private LocalBlockFile(SafeFileHandle handle, string path, bool isReadOnly)
     {
@@ -123,8 +124,11 @@ public sealed class LocalBlockFile : IBlockFile
 
     public ValueTask FlushAsync() => OnThreadPool(() =>
     {
-        if (LibC.DataSync(Descriptor) != 0)
-            throw Failure("flushing", Marshal.GetLastPInvokeError());
+        if (LibC.DataSync(Descriptor) == 0)
+            return;
+        int errorNumber = Marshal.GetLastPInvokeError();
+        _flushFailed = true;
+        throw Failure("flushing", errorNumber);
     });
 
     public async ValueTask<bool> PunchHoleAsync(long offset, long bytes)
@@ -165,7 +169,13 @@ public sealed class LocalBlockFile : IBlockFile
     public ValueTask DisposeAsync()
     {
         if (!_handle.IsClosed)
+        {
+            // Pages that a flush could not write count as clean from then on, so whoever opens the file next would read
+            // bytes that no disk holds. What is dropped is read again, from the disk.
+            if (_flushFailed)
+                _ = LibC.Advise(Descriptor, 0, 0, LibC.NotNeeded);
             ImageLock.Release(_handle);
+        }
         _handle.Dispose();
         return ValueTask.CompletedTask;
     }

@@ -71,6 +71,13 @@ internal sealed class ByteStore
         return _contents[sector];
     }
 
+    /// <summary>Takes the bytes of another store; what it is shorter by becomes zeros.</summary>
+    public void CopyFrom(ByteStore other)
+    {
+        other.Read(0, _bytes.AsSpan(0, Length));
+        _contents.AsSpan().Fill(Unknown);
+    }
+
     public ByteStore Clone() => new(Bytes);
 
     private static int SectorCount(long bytes) => (int)((bytes + SectorContent.Bytes - 1) / SectorContent.Bytes);

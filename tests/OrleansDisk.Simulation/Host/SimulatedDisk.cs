@@ -77,6 +77,17 @@ internal sealed class SimulatedDisk
         }
     }
 
+    /// <summary>Programs see again what is on stable storage, or still on its way there: see <see cref="LoseAtFlush"/>.</summary>
+    public void DropLost()
+    {
+        Visible.CopyFrom(Durable);
+        foreach (FileWrite write in Completed())
+        {
+            write.Widen(Visible);
+            write.ApplyTo(Visible);
+        }
+    }
+
     public void SetLength(long bytes)
     {
         Visible.SetLength((int)bytes);

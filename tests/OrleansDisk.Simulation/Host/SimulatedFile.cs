@@ -12,6 +12,7 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
     private const int NoSpaceError = 28;
     private const int SlowTurns = 3000;
     private int _underWay;
+    private bool _flushFailed;
 
     public string Name => name;
 
@@ -119,6 +120,7 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
         if (fault is FaultKind.InputOutput or FaultKind.NoSpace or FaultKind.ShortWrite)
         {
             disk.LoseAtFlush(covered, host.Random);
+            _flushFailed = true;
             throw Failure("flushing", fault == FaultKind.NoSpace ? NoSpaceError : InputOutputError);
         }
         disk.MakeDurable(covered);
@@ -153,6 +155,8 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
         if (!IsClosed && !IsDead && _underWay > 0)
             throw host.Failed("F1", $"'{name}' was let go with {_underWay} operations under way");
         IsClosed = true;
+        if (_flushFailed && !IsDead)
+            disk.DropLost(); // as LocalBlockFile does
         host.Release(this);
         return ValueTask.CompletedTask;
     }

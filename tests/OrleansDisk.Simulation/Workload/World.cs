@@ -263,8 +263,9 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
     {
         StopCount++;
         int way = random.Next(3);
-        // After a failed flush the system shows bytes that will never be on stable storage: only a restart tells the truth.
-        if (way == 0 || faults.Struck!.StartsWith("flush", StringComparison.Ordinal))
+        // After a failed flush the system shows bytes that will never be on stable storage. Who lets go of the file
+        // sees to that; who is killed can't, and then only a restart tells the truth.
+        if (way == 0 || (way == 2 && faults.Struck!.StartsWith("flush", StringComparison.Ordinal)))
         {
             await LosePowerAsync();
             return;
