@@ -7,16 +7,14 @@ namespace OrleansDisk.Cli;
 /// <summary>Finds the command and runs it.</summary>
 internal static class Program
 {
-    private const string DefaultName = "odisk";
-
     private static readonly Command[] _commands =
     [
-        BenchCommand.Command, CheckCommand.Command, CreateCommand.Command, InfoCommand.Command, MapCommand.Command, NbdCommand.Command,
+        BenchCommand.Command, CheckCommand.Command, CreateCommand.Command, InfoCommand.Command, IoCommand.Command, MapCommand.Command, NbdCommand.Command,
     ];
 
     public static int Main(string[] arguments)
     {
-        var terminal = new Terminal(NameOfProgram());
+        var terminal = new Terminal(ProgramName.Value);
         int exitCode = Run(arguments, terminal);
         try
         {
@@ -61,8 +59,10 @@ internal static class Program
 
     private static int Dispatch(string[] arguments, Terminal terminal)
     {
-        if (terminal.ProgramName == "qemu-nbd")
-            arguments = [NbdCommand.Command.Name, .. arguments];
+        // --version and --help are those of the program, whatever it is called.
+        string? implied = terminal.ProgramName switch { "qemu-nbd" => NbdCommand.Command.Name, "qemu-io" => IoCommand.Command.Name, _ => null };
+        if (implied is not null && arguments is not ["--version" or "-V" or "--help" or "-h", ..])
+            arguments = [implied, .. arguments];
         if (arguments.Length == 0)
             throw new CommandLineException("Not enough arguments");
         string word = arguments[0];
@@ -87,23 +87,5 @@ internal static class Program
             return 0;
         }
         return command.RunAsync(options, terminal).GetAwaiter().GetResult();
-    }
-
-    /// <summary>
-    /// The name that the program was started by, so that a link called qemu-img speaks as qemu-img does. The system
-    /// knows it; the runtime's own answer is the file that the link leads to.
-    /// </summary>
-    private static string NameOfProgram()
-    {
-        try
-        {
-            string commandLine = File.ReadAllText("/proc/self/cmdline");
-            string name = Path.GetFileName(commandLine.Split('\0')[0]);
-            return name is "" or "dotnet" ? DefaultName : name;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return DefaultName;
-        }
     }
 }

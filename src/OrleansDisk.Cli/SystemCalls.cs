@@ -13,6 +13,10 @@ internal static unsafe partial class SystemCalls
     [LibraryImport("libc", EntryPoint = "setsid", SetLastError = true)]
     public static partial int NewSession();
 
+    /// <summary>Sends a signal to a process.</summary>
+    [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]
+    public static partial int Kill(int process, int signal);
+
     /// <summary>Points descriptors to /dev/null.</summary>
     public static void RedirectToNull(params ReadOnlySpan<int> descriptors)
     {

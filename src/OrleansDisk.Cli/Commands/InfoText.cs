@@ -39,12 +39,20 @@ internal static class InfoText
         }
         if (info.Snapshots.Count > 0)
             AppendSnapshots(text, info.Snapshots);
-        text.Append("Format specific information:\n");
         AppendSpecific(text, info, header);
+    }
+
+    /// <summary>The part of the facts that only a qcow2 image has.</summary>
+    public static string Specific(ImageInfo info)
+    {
+        var text = new StringBuilder();
+        AppendSpecific(text, info, info.Header!);
+        return text.ToString();
     }
 
     private static void AppendSpecific(StringBuilder text, ImageInfo info, Header header)
     {
+        text.Append("Format specific information:\n");
         Line(4, $"compat: {Compat(header)}");
         Line(4, $"compression type: {CompressionType(header)}");
         if (header.Version >= 3)

@@ -1,4 +1,5 @@
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Output;
 
 namespace OrleansDisk.Cli.Opening;
 
@@ -42,6 +43,8 @@ internal static class BlockOptionText
     private static void SetSwitch(BlockOptions options, string option)
     {
         bool isOff = option.StartsWith("no", StringComparison.Ordinal);
-        options[isOff ? option[2..] : option] = isOff ? "off" : "on";
+        (string name, string value) = isOff ? (option[2..], "off") : (option, "on");
+        Terminal.Warn($"short-form boolean option '{option}' deprecated\nPlease use {name}={value} instead");
+        options[name] = value;
     }
 }

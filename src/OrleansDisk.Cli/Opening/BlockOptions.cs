@@ -27,6 +27,13 @@ internal sealed class BlockOptions
 
     public BlockOptions Copy() => new(new Dictionary<string, string>(_values, StringComparer.Ordinal));
 
+    /// <summary>Sets all that another set of options has.</summary>
+    public void Merge(BlockOptions other)
+    {
+        foreach ((string name, string value) in other._values)
+            _values[name] = value;
+    }
+
     public bool Has(string name) => _values.ContainsKey(name);
 
     /// <summary>Whether there is an option of a child: its name and a dot at the start.</summary>

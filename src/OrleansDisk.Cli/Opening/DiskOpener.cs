@@ -33,7 +33,10 @@ internal sealed class DiskOpener
     public static async Task<OpenedDisk> OpenAsync(DiskRequest request)
     {
         var opener = new DiskOpener(request);
-        IDiskSource source = await opener.OpenNodeAsync(request.Name, request.Options.Copy(), request.Access);
+        ImageAccess access = request.IsTemporary ? ImageAccess.Read : request.Access;
+        IDiskSource source = await opener.OpenNodeAsync(request.Name, request.Options.Copy(), access);
+        if (request.IsTemporary)
+            source = opener._image = await TemporaryOverlay.CreateAsync(source);
         if (request.CopyOnRead && source is IWritableDisk writable)
             source = new CopyOnReadDisk(writable, opener._blkdebug);
         return new OpenedDisk
@@ -198,6 +201,8 @@ internal sealed class DiskOpener
         string? node = opened.Options.Take("backing");
         if (node is { Length: > 0 })
             throw new CommandFailedException($"Cannot find device='' nor node-name='{node}'");
+        if (node is not null && !_request.IsJson)
+            Terminal.Warn("Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
         BlockOptions below = opened.Options.TakeChild("backing");
         if (node is not null || !_request.WithBacking)
             return (null, false);

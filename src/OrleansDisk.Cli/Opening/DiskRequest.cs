@@ -9,6 +9,9 @@ internal sealed record DiskRequest
     /// <summary>The name that was given: a path, json:{...}, nbd://..., blkdebug:...; null when options say it all.</summary>
     public string? Name { get; init; }
 
+    /// <summary>Whether the options came as JSON, which has a null of its own.</summary>
+    public bool IsJson => Name is not null && BlockOptionText.IsJson(Name);
+
     /// <summary>The options of the block drivers; they are copied before they are used up.</summary>
     public BlockOptions Options { get; init; } = new();
 
@@ -28,7 +31,20 @@ internal sealed record DiskRequest
     /// <summary>Whether what is read from below is kept in the image.</summary>
     public bool CopyOnRead { get; init; }
 
+    /// <summary>Whether what is written goes to a file that nobody sees and that is gone at the end.</summary>
+    public bool IsTemporary { get; init; }
+
     public Secrets Secrets { get; init; } = new();
+
+    /// <summary>The same disk, opened even while someone writes it.</summary>
+    public DiskRequest Sharing()
+    {
+        BlockOptions options = Options.Copy();
+        if (options["force-share"] is { } given and not "on")
+            throw new CommandFailedException($"-U conflicts with image options (force-share={given})");
+        options["force-share"] = "on";
+        return this with { Options = options };
+    }
 
     /// <summary>A disk of a command line: its operand, its --image-opts and its format.</summary>
     /// <param name="operand">The name, or with <paramref name="isOptionList"/> the list of options.</param>
@@ -40,7 +56,7 @@ internal sealed record DiskRequest
         {
             if (format is not null)
                 throw new CommandLineException("--image-opts and --format are mutually exclusive", showsHelpHint: false);
-            return new DiskRequest { Options = BlockOptionText.ParseList(operand, "file"), DisplayName = operand };
+            return new DiskRequest { Options = BlockOptionText.ParseList(operand, firstName: null), DisplayName = operand };
         }
         var options = new BlockOptions();
         if (format is not null)

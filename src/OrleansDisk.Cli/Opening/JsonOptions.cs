@@ -29,7 +29,7 @@ internal sealed class JsonOptions
         reader.ReadObject("");
         reader.SkipSpace();
         if (reader._at < text.Length)
-            throw Malformed();
+            throw reader.Malformed();
     }
 
     private void ReadValue(string name)
@@ -173,5 +173,6 @@ internal sealed class JsonOptions
         _at++;
     }
 
-    private static CommandFailedException Malformed() => new("Could not parse the JSON options: JSON parse error, invalid keyword or string");
+    private CommandFailedException Malformed() => new("Could not parse the JSON options: "
+        + (_at >= _text.Length ? "JSON parse error, premature EOI" : $"JSON parse error, unexpected '{Peek()}' at position {_at}"));
 }

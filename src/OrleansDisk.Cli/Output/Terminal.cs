@@ -32,6 +32,9 @@ internal sealed class Terminal(string programName)
     /// <summary>Writes lines to standard error, each behind the program's name.</summary>
     public void Error(string message) => WriteError($"{ProgramName}: {message}");
 
+    /// <summary>Writes a warning to standard error.</summary>
+    public static void Warn(string message) => WriteError($"{Output.ProgramName.Value}: warning: {message}");
+
     /// <summary>Writes a line to standard error as it is.</summary>
     public static void WriteError(string line) => WriteTo(2, line + "\n");
 
