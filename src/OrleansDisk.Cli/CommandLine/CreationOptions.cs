@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.CommandLine;
 
@@ -46,12 +47,12 @@ internal sealed class CreationOptions
     {
         if (!_values.TryGetValue(name, out string? text))
             return null;
-        switch (SizeText.TryParse(text, out ulong bytes))
+        switch (ByteSize.TryParse(text, out ulong bytes))
         {
-            case SizeTextResult.NotANumber:
+            case ByteSizeResult.NotANumber:
                 throw new CommandFailedException($"Parameter '{name}' expects a non-negative number below 2^64\n"
                     + "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.");
-            case SizeTextResult.TooLarge:
+            case ByteSizeResult.TooLarge:
                 throw new CommandFailedException($"Value '{text}' is out of range for parameter '{name}'");
             default:
                 return bytes;

@@ -1,5 +1,6 @@
 using System.Globalization;
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Commands;
 
@@ -112,10 +113,10 @@ internal sealed record BenchOptions
     {
         if (text is null)
             return null;
-        SizeTextResult result = SizeText.TryParse(text, out ulong bytes);
-        if (result == SizeTextResult.TooLarge || bytes > (ulong)greatest)
+        ByteSizeResult result = ByteSize.TryParse(text, out ulong bytes);
+        if (result == ByteSizeResult.TooLarge || bytes > (ulong)greatest)
             throw new CommandFailedException($"Invalid {what} specified. Must be between 0 and {greatest}.");
-        if (result == SizeTextResult.NotANumber)
+        if (result == ByteSizeResult.NotANumber)
         {
             throw new CommandFailedException($"Invalid {what} specified. You may use k, M, G, T, P or E suffixes for",
                 "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");

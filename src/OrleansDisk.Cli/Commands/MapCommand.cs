@@ -86,10 +86,10 @@ internal static class MapCommand
     {
         if (text is null)
             return null;
-        SizeTextResult result = SizeText.TryParse(text, out ulong bytes);
-        if (result == SizeTextResult.TooLarge || bytes > long.MaxValue)
+        ByteSizeResult result = ByteSize.TryParse(text, out ulong bytes);
+        if (result == ByteSizeResult.TooLarge || bytes > long.MaxValue)
             throw new CommandFailedException($"Invalid {what} specified. Must be between 0 and {long.MaxValue}.");
-        if (result == SizeTextResult.NotANumber)
+        if (result == ByteSizeResult.NotANumber)
         {
             throw new CommandFailedException($"Invalid {what} specified. You may use k, M, G, T, P or E suffixes for",
                 "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");

@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Opening;
 
@@ -57,10 +58,10 @@ internal sealed class BlockOptions
     {
         if (!TryTake(name, out string? text))
             return null;
-        return SizeText.TryParse(text, out ulong bytes) switch
+        return ByteSize.TryParse(text, out ulong bytes) switch
         {
-            SizeTextResult.Ok when bytes <= long.MaxValue => (long)bytes,
-            SizeTextResult.NotANumber => throw new CommandFailedException(
+            ByteSizeResult.Ok when bytes <= long.MaxValue => (long)bytes,
+            ByteSizeResult.NotANumber => throw new CommandFailedException(
                 $"Parameter '{name}' expects a non-negative number below 2^64\n"
                 + "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."),
             _ => throw new CommandFailedException($"Value '{text}' is out of range for parameter '{name}'"),

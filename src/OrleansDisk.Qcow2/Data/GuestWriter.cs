@@ -215,7 +215,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
             HostCluster host = run.First + i;
             metadata.L2Tables.Link(pin.Table, first + i, _geometry.OffsetOf(host));
             if (Frees(old, host))
-                metadata.FreeClustersOf(old, isUnwanted: false);
+                metadata.FreeClustersOf(old, DiscardType.Never);
         }
     }
 

@@ -143,6 +143,6 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             metadata.EnsureFreeable(old);
         metadata.L2Tables.Write(table, cluster, changed);
         if (frees)
-            metadata.FreeClustersOf(old, isUnwanted: true);
+            metadata.FreeClustersOf(old, DiscardType.Request);
     }
 }

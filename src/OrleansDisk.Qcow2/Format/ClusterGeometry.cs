@@ -16,7 +16,7 @@ public sealed class ClusterGeometry
     /// <summary>Smallest cluster that can have subclusters, which are sectors then.</summary>
     public const int MinSubclusteredBits = MinClusterBits + 5;
 
-    /// <summary>Largest L2 slice in bytes: what a look-up that misses the cache reads.</summary>
+    /// <summary>Length of an L2 slice in bytes, where a cluster is not smaller and nothing else is asked for: what a look-up that misses the cache reads.</summary>
     public const int MaxL2SliceBytes = 4096;
 
     /// <summary>Largest L1 table that is accepted, in bytes (QEMU's limit).</summary>
@@ -50,6 +50,14 @@ public sealed class ClusterGeometry
         RefcountBlockBits = clusterBits + 3 - refcountOrder;
     }
 
+    /// <summary>The same with L2 slices of another length: a power of two from 512 bytes to the cluster size.</summary>
+    public ClusterGeometry WithL2SliceBytes(int bytes)
+    {
+        var changed = (ClusterGeometry)MemberwiseClone();
+        changed.L2SliceBits = BitOperations.Log2((uint)bytes) - BitOperations.Log2((uint)L2EntryBytes);
+        return changed;
+    }
+
     /// <summary>Base-2 logarithm of the cluster size: 9 (512 bytes) to 21 (2 MiB).</summary>
     public int ClusterBits { get; }
 
@@ -80,7 +88,7 @@ public sealed class ClusterGeometry
     /// <summary>
     /// Base-2 logarithm of the number of entries in an L2 slice: a part of an L2 table that is read and cached by itself.
     /// </summary>
-    public int L2SliceBits { get; }
+    public int L2SliceBits { get; private set; }
 
     /// <summary>Base-2 logarithm of the number of refcounts in a refcount block.</summary>
     public int RefcountBlockBits { get; }

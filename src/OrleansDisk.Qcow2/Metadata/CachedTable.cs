@@ -31,6 +31,9 @@ internal sealed class CachedTable(HostOffset offset, byte[] bytes)
 
     public LinkedListNode<CachedTable>? Recency { get; set; }
 
+    /// <summary>The round of the cache in which a turn used the table last.</summary>
+    public long UsedInRound { get; set; }
+
     /// <summary>The slice as which the table is published (<see cref="PublishedSlices"/>), or null.</summary>
     public long? Slice { get; set; }
 

@@ -35,11 +35,25 @@ internal sealed class FreedClusters(RequestGate gate)
         _referenced.Add(new FreedRun(first, count, discard));
     }
 
-    /// <summary>What a write-back that starts now will make unreferenced on disk.</summary>
+    /// <summary>What a write-back that starts now will make unreferenced on disk, in order, neighbours together.</summary>
     public List<FreedRun> Take()
     {
         List<FreedRun> taken = _referenced;
         _referenced = [];
+        if (taken.Count < 2)
+            return taken;
+        taken.Sort((one, other) => one.First.Index.CompareTo(other.First.Index));
+        int last = 0;
+        for (int i = 1; i < taken.Count; i++)
+        {
+            FreedRun run = taken[last];
+            // Clusters that lost two references are in two runs, and stay so.
+            if (run.Discard == taken[i].Discard && run.First.Index + run.Count == taken[i].First.Index)
+                taken[last] = run with { Count = run.Count + taken[i].Count };
+            else
+                taken[++last] = taken[i];
+        }
+        taken.RemoveRange(last + 1, taken.Count - last - 1);
         return taken;
     }
 

@@ -9,20 +9,20 @@ internal sealed class ImageMetadata
 {
     private readonly PointerTable _l1;
     private readonly TableCache _l2Cache;
-    private readonly bool _passDiscard;
+    private readonly TableCache _refcountBlocks;
     private Task _release = Task.CompletedTask;
     private bool _isReleasing;
     private bool _isDisjoint;
 
     private ImageMetadata(
-        IBlockFile file, Header header, PointerTable l1, PointerTable refcountTable, MetadataMap map, Qcow2OpenOptions options)
+        IBlockFile file, Header header, PointerTable l1, PointerTable refcountTable, MetadataMap map, Qcow2OpenOptions options, CacheSizes caches)
     {
         File = file;
         Header = header;
         Map = map;
         _l1 = l1;
-        _passDiscard = options.PassDiscard;
         RunBeside = options.RunBeside;
+        Discards = new DiscardPolicy(options);
         Health = new ImageHealth(file) { Stopped = Gate.Leases.Revoke };
         Published = new PublishedSlices(l1.Count, header.Geometry);
         Freed = new FreedClusters(Gate);
@@ -30,15 +30,15 @@ internal sealed class ImageMetadata
         // One writer for both kinds of tables: two could overtake each other on the same table.
         ValueTask WriteBackAsync() => new(Order!.FlushAsync());
         bool IsWriting() => Order!.IsWriting;
-        _l2Cache = new TableCache(file, header.Geometry.L2SliceBytes, options.L2CacheBytes, WriteBackAsync, IsWriting) { Removed = Published.Withdraw };
-        var blocks = new TableCache(file, tableBytes, options.RefcountCacheBytes, WriteBackAsync, IsWriting);
-        Order = new WriteOrder(file, Health, tableBytes, l1, _l2Cache, refcountTable, blocks, Freed)
+        _l2Cache = new TableCache(file, header.Geometry.L2SliceBytes, caches.L2Bytes, WriteBackAsync, IsWriting) { Removed = Published.Withdraw };
+        _refcountBlocks = new TableCache(file, tableBytes, caches.RefcountBytes, WriteBackAsync, IsWriting);
+        Order = new WriteOrder(file, Health, tableBytes, l1, _l2Cache, refcountTable, _refcountBlocks, Freed)
         {
             ClustersUnreferenced = Release,
             RefcountTableMoved = (offset, clusters) =>
                 Header = Header with { RefcountTable = offset, RefcountTableClusters = clusters },
         };
-        Allocator = new ClusterAllocator(file, header.Geometry, refcountTable, blocks, map, Freed)
+        Allocator = new ClusterAllocator(file, header.Geometry, refcountTable, _refcountBlocks, map, Freed)
         {
             Freed = OnClusterFreed,
         };
@@ -60,6 +60,8 @@ internal sealed class ImageMetadata
     public ClusterReservations Reservations { get; } = new();
 
     public FreedClusters Freed { get; }
+
+    public DiscardPolicy Discards { get; }
 
     public MetadataMap Map { get; }
 
@@ -85,6 +87,8 @@ internal sealed class ImageMetadata
     /// <exception cref="BlockFileException">They can't be read.</exception>
     public static async Task<ImageMetadata> LoadAsync(IBlockFile file, Header header, Qcow2OpenOptions options)
     {
+        var caches = CacheSizes.Of(options, header);
+        header = header with { Geometry = header.Geometry.WithL2SliceBytes(caches.L2EntryBytes) };
         ClusterGeometry geometry = header.Geometry;
         PointerTable l1 = await LoadTableAsync(file, header.L1Table, header.L1EntryCount * (long)sizeof(ulong));
         PointerTable refcountTable = await LoadTableAsync(
@@ -97,7 +101,7 @@ internal sealed class ImageMetadata
             MapTables(l1, refcountTable, map);
             await MapSnapshotsAsync(file, header, map);
         }
-        return new ImageMetadata(file, header, l1, refcountTable, map, options);
+        return new ImageMetadata(file, header, l1, refcountTable, map, options, caches);
     }
 
     /// <summary>
@@ -118,6 +122,13 @@ internal sealed class ImageMetadata
         await Order.FlushAsync();
     }
 
+    /// <summary>Lets tables go that nobody has used since the last call, as far as the file has what they say.</summary>
+    public void DropUnusedTables()
+    {
+        _l2Cache.DropUnused();
+        _refcountBlocks.DropUnused();
+    }
+
     /// <summary>
     /// Refuses an L2 entry whose clusters hold metadata: freeing them would take the ground from under the image. Call
     /// it before the entry is replaced.
@@ -132,12 +143,12 @@ internal sealed class ImageMetadata
 
     /// <summary>Takes the references of an L2 entry that was just replaced out of the refcounts, in time.</summary>
     /// <param name="entry">The entry as it was.</param>
-    /// <param name="isUnwanted">The guest gave the data up, so the space may go back to the host.</param>
-    public void FreeClustersOf(L2Entry entry, bool isUnwanted)
+    /// <param name="type">Why, which decides whether the space goes back to the host.</param>
+    public void FreeClustersOf(L2Entry entry, DiscardType type)
     {
         (HostCluster first, long count) = ClustersOf(entry);
         if (count > 0)
-            Freed.Add(first, count, discard: isUnwanted && _passDiscard);
+            Freed.Add(first, count, Discards.Passes(type));
     }
 
     /// <summary>The host clusters in which an entry has a reference each.</summary>
@@ -182,7 +193,7 @@ internal sealed class ImageMetadata
         byte[] after = new byte[Geometry.ClusterBytes];
         change(Header).WithFeatureNames().WriteTo(after);
         await Order.WriteHeaderAsync(HeaderRewrite.Plan(before, after));
-        Header = Header.Parse(after);
+        Header = Header.Parse(after) with { Geometry = Geometry };
     });
 
     /// <summary>Waits until nothing that runs in the background touches the file.</summary>
@@ -238,7 +249,7 @@ internal sealed class ImageMetadata
         (HostOffset oldTable, int oldCount) = (Header.L1Table, Header.L1EntryCount);
         Header = Header with { L1Table = start, L1EntryCount = count };
         if (oldCount > 0)
-            Freed.Add(Geometry.ClusterOf(oldTable), Geometry.ClusterCount(oldCount * (long)sizeof(ulong)), discard: false);
+            Freed.Add(Geometry.ClusterOf(oldTable), Geometry.ClusterCount(oldCount * (long)sizeof(ulong)), Discards.Passes(DiscardType.Other));
         await SettleAsync();
     }
 

@@ -19,6 +19,9 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
     private readonly LinkedList<CachedTable> _byRecency = new();
     private readonly List<CachedTable> _dirty = [];
 
+    /// <summary>Changes with every <see cref="DropUnused"/>.</summary>
+    private long _round;
+
     /// <summary>Whether one more table would exceed the cache's capacity.</summary>
     public bool IsFull => _tables.Count + _loading.Count >= _capacity;
 
@@ -45,6 +48,7 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
     public void Add(CachedTable table)
     {
         _tables.Add(table.Offset, table);
+        table.UsedInRound = _round;
         table.Recency = _byRecency.AddLast(table);
         if (table.IsDirty)
             _dirty.Add(table);
@@ -72,6 +76,20 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
         Invariant.Assert(table.PinCount == 0, "a freed table is not in use");
         _dirty.Remove(table);
         Remove(table);
+    }
+
+    /// <summary>Drops the tables that were not used since the last call of this, but for dirty ones.</summary>
+    public void DropUnused()
+    {
+        LinkedListNode<CachedTable>? next;
+        for (LinkedListNode<CachedTable>? node = _byRecency.First; node is not null; node = next)
+        {
+            next = node.Next;
+            CachedTable table = node.Value;
+            if (!table.TakeUsed() && table.UsedInRound < _round && table.PinCount == 0 && !table.IsDirty)
+                Remove(table);
+        }
+        _round++;
     }
 
     /// <summary>Takes the changes of every dirty table.</summary>
@@ -167,6 +185,7 @@ internal sealed class TableCache(IBlockFile file, int tableBytes, long capacityB
 
     private void Touch(CachedTable table)
     {
+        table.UsedInRound = _round;
         if (_byRecency.Last == table.Recency)
             return;
         _byRecency.Remove(table.Recency!);

@@ -1,4 +1,5 @@
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Tests.CommandLine;
 
@@ -69,23 +70,23 @@ public sealed class OptionParserTests
     [InlineData("18446744073709551615", ulong.MaxValue)]
     public void Sizes_are_read(string text, ulong bytes)
     {
-        Assert.Equal(SizeTextResult.Ok, SizeText.TryParse(text, out ulong read));
+        Assert.Equal(ByteSizeResult.Ok, ByteSize.TryParse(text, out ulong read));
         Assert.Equal(bytes, read);
     }
 
     [Theory]
-    [InlineData("", SizeTextResult.NotANumber)]
-    [InlineData("k", SizeTextResult.NotANumber)]
-    [InlineData("-1", SizeTextResult.NotANumber)]
-    [InlineData("1.5", SizeTextResult.NotANumber)]
-    [InlineData("1kk", SizeTextResult.NotANumber)]
-    [InlineData("1e3", SizeTextResult.NotANumber)]
-    [InlineData(".5M", SizeTextResult.NotANumber)]
-    [InlineData("0x", SizeTextResult.NotANumber)]
-    [InlineData("0xg", SizeTextResult.NotANumber)]
-    [InlineData("16E", SizeTextResult.TooLarge)]
-    [InlineData("18446744073709551616", SizeTextResult.TooLarge)]
-    [InlineData("0x10000000000000000", SizeTextResult.TooLarge)]
-    [InlineData("9999999999999999999999999999999999999999999999E", SizeTextResult.TooLarge)]
-    public void What_is_no_size_is_refused(string text, object result) => Assert.Equal(result, SizeText.TryParse(text, out _));
+    [InlineData("", ByteSizeResult.NotANumber)]
+    [InlineData("k", ByteSizeResult.NotANumber)]
+    [InlineData("-1", ByteSizeResult.NotANumber)]
+    [InlineData("1.5", ByteSizeResult.NotANumber)]
+    [InlineData("1kk", ByteSizeResult.NotANumber)]
+    [InlineData("1e3", ByteSizeResult.NotANumber)]
+    [InlineData(".5M", ByteSizeResult.NotANumber)]
+    [InlineData("0x", ByteSizeResult.NotANumber)]
+    [InlineData("0xg", ByteSizeResult.NotANumber)]
+    [InlineData("16E", ByteSizeResult.TooLarge)]
+    [InlineData("18446744073709551616", ByteSizeResult.TooLarge)]
+    [InlineData("0x10000000000000000", ByteSizeResult.TooLarge)]
+    [InlineData("9999999999999999999999999999999999999999999999E", ByteSizeResult.TooLarge)]
+    public void What_is_no_size_is_refused(string text, object result) => Assert.Equal(result, ByteSize.TryParse(text, out _));
 }
