@@ -188,7 +188,6 @@ public sealed class HeaderTests : IDisposable
 
     [Theory]
     [InlineData("data_file=external", "external data file")]
-    [InlineData("extended_l2=on", "extended L2 entries")]
     [InlineData("encrypt.format=luks", "luks")]
     [InlineData("encrypt.format=aes", "aes")]
     public async Task What_is_not_supported_is_refused_by_name(string option, string expected)

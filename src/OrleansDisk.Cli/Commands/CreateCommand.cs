@@ -24,7 +24,7 @@ internal static class CreateCommand
           cluster_size=<size>    - Cluster size: a power of two from 512 to 2M (default 64k)
           compat=<str>           - Version: 1.1 or v3 (default), 0.10 or v2
           compression_type=<str> - Method for compressed clusters: zlib
-          extended_l2=<bool>     - off
+          extended_l2=<bool>     - Extended L2 entries, with 32 subclusters a cluster (default off)
           lazy_refcounts=<bool>  - Permit delayed refcount updates (default off)
           preallocation=<str>    - off (default) or metadata
           refcount_bits=<num>    - Width of a refcount: 1, 2, 4, 8, 16 (default), 32 or 64

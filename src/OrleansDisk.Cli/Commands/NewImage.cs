@@ -119,8 +119,6 @@ internal sealed class NewImage
 
     private CreateOptions ToCreateOptions()
     {
-        if (_values.Switch("extended_l2"))
-            throw new CommandFailedException("extended L2 entries are not supported by this version; use extended_l2=off");
         return new CreateOptions
         {
             VirtualBytes = _virtualBytes,
@@ -130,6 +128,7 @@ internal sealed class NewImage
             BackingFile = BackingFile,
             BackingFormat = _values["backing_fmt"],
             LazyRefcounts = _values.Switch("lazy_refcounts"),
+            ExtendedL2 = _values.Switch("extended_l2"),
             Preallocation = ParsePreallocation(),
             CompressionType = ParseCompressionType(),
         };

@@ -56,8 +56,6 @@ public static class ImageCheck
         const string remedy = "use qemu-img check";
         if (header.Incompatible.HasFlag(IncompatibleFeatures.ExternalDataFile))
             throw new Qcow2UnsupportedException("checking an image with an external data file", remedy);
-        if (header.Incompatible.HasFlag(IncompatibleFeatures.ExtendedL2))
-            throw new Qcow2UnsupportedException("checking an image with extended L2 entries", remedy);
     }
 
     private static void CountEncryptionHeader(Header header, ReferenceCounts references)

@@ -18,9 +18,9 @@ internal sealed class GuestReader(ImageMetadata metadata, GuestData data, IDiskS
         GuestCluster cluster = _geometry.ClusterOf(offset);
         if (metadata.L2Tables.TryGet(cluster, out CachedTable table))
         {
-            ClusterRun run = FindRun(table, offset, buffer.Length);
-            if (run.Kind == ClusterKind.Data && BytesOf(run, offset) >= buffer.Length)
-                return data.ReadAsync(offset, HostOf(run, offset), buffer);
+            var run = ClusterRun.Find(table, offset, buffer.Length, metadata.Header);
+            if (run.Kind == ClusterKind.Data && run.Bytes == buffer.Length)
+                return data.ReadAsync(offset, HostOf(run), buffer);
         }
         return ReadRunsAsync(offset, buffer);
     }
@@ -28,8 +28,8 @@ internal sealed class GuestReader(ImageMetadata metadata, GuestData data, IDiskS
     /// <summary>What this layer says of the start of a range inside the disk. The caller is inside the gate.</summary>
     public async ValueTask<DiskExtent> GetExtentAsync(GuestOffset offset, long bytes)
     {
-        (ClusterRun run, long length) = await FindAsync(offset, bytes);
-        long? host = run.Kind is ClusterKind.Data or ClusterKind.ZeroAllocated ? HostOf(run, offset).Bytes : null;
+        ClusterRun run = await FindAsync(offset, bytes);
+        long? host = run.Entry.HasHost(_geometry) ? HostOf(run).Bytes : null;
         DiskExtentState state = run.Kind switch
         {
             ClusterKind.Unallocated => DiskExtentState.Unallocated,
@@ -37,7 +37,7 @@ internal sealed class GuestReader(ImageMetadata metadata, GuestData data, IDiskS
             ClusterKind.ZeroAllocated => DiskExtentState.ZeroAllocated,
             _ => DiskExtentState.Data,
         };
-        return new DiskExtent(length, state, host) { IsCompressed = run.Kind == ClusterKind.Compressed };
+        return new DiskExtent(run.Bytes, state, host) { IsCompressed = run.Kind == ClusterKind.Compressed };
     }
 
     /// <summary>
@@ -46,41 +46,55 @@ internal sealed class GuestReader(ImageMetadata metadata, GuestData data, IDiskS
     /// </summary>
     public async ValueTask ReadClusterAsync(L2Entry entry, GuestOffset offset, Memory<byte> buffer)
     {
-        if (buffer.Length > 0)
-            await ReadRunAsync(new ClusterRun(entry.Kind(_geometry), _geometry.ClusterOf(offset), 1, entry), offset, buffer);
+        while (buffer.Length > 0)
+        {
+            var run = ClusterRun.InCluster(entry, offset, buffer.Length, _geometry);
+            await ReadRunAsync(run, buffer[..(int)run.Bytes]);
+            offset += run.Bytes;
+            buffer = buffer[(int)run.Bytes..];
+        }
     }
 
-    /// <summary>Whether a cluster with this entry may read as anything but zeros.</summary>
-    public bool MayHoldData(L2Entry entry, GuestCluster cluster) => entry.Kind(_geometry) switch
+    /// <summary>Whether a part of one cluster, given that cluster's entry, may read as anything but zeros.</summary>
+    public bool MayHoldData(L2Entry entry, GuestOffset offset, long bytes)
     {
-        ClusterKind.Data or ClusterKind.Compressed => true,
-        ClusterKind.Unallocated => backing is not null && _geometry.OffsetOf(cluster).Bytes < backing.VirtualBytes,
-        _ => false,
-    };
+        while (bytes > 0)
+        {
+            var run = ClusterRun.InCluster(entry, offset, bytes, _geometry);
+            if (run.Kind is ClusterKind.Data or ClusterKind.Compressed || (run.Kind == ClusterKind.Unallocated && ShowsBacking(offset)))
+                return true;
+            offset += run.Bytes;
+            bytes -= run.Bytes;
+        }
+        return false;
+    }
+
+    /// <summary>Whether what is unallocated at an offset comes from the backing file; else it reads as zeros.</summary>
+    public bool ShowsBacking(GuestOffset offset) => backing is not null && offset.Bytes < backing.VirtualBytes;
 
     private async ValueTask ReadRunsAsync(GuestOffset offset, Memory<byte> buffer)
     {
         while (buffer.Length > 0)
         {
-            (ClusterRun run, long length) = await FindAsync(offset, buffer.Length);
-            await ReadRunAsync(run, offset, buffer[..(int)length]);
-            offset += length;
-            buffer = buffer[(int)length..];
+            ClusterRun run = await FindAsync(offset, buffer.Length);
+            await ReadRunAsync(run, buffer[..(int)run.Bytes]);
+            offset += run.Bytes;
+            buffer = buffer[(int)run.Bytes..];
         }
     }
 
-    private async ValueTask ReadRunAsync(ClusterRun run, GuestOffset offset, Memory<byte> buffer)
+    private async ValueTask ReadRunAsync(ClusterRun run, Memory<byte> buffer)
     {
         switch (run.Kind)
         {
             case ClusterKind.Data:
-                await data.ReadAsync(offset, HostOf(run, offset), buffer);
+                await data.ReadAsync(run.Start, HostOf(run), buffer);
                 break;
             case ClusterKind.Compressed:
-                await _compressed.ReadAsync(run.Entry, run.First, _geometry.OffsetInCluster(offset), buffer);
+                await _compressed.ReadAsync(run.Entry, _geometry.ClusterOf(run.Start), _geometry.OffsetInCluster(run.Start), buffer);
                 break;
             case ClusterKind.Unallocated when backing is not null:
-                await backing.ReadAsync(offset.Bytes, buffer);
+                await backing.ReadAsync(run.Start.Bytes, buffer);
                 break;
             default:
                 buffer.Span.Clear();
@@ -88,30 +102,18 @@ internal sealed class GuestReader(ImageMetadata metadata, GuestData data, IDiskS
         }
     }
 
-    /// <summary>The run at an offset and the bytes of it that the range covers.</summary>
-    private async ValueTask<(ClusterRun Run, long Bytes)> FindAsync(GuestOffset offset, long bytes)
+    /// <summary>The run at an offset, as far as the range covers it.</summary>
+    private async ValueTask<ClusterRun> FindAsync(GuestOffset offset, long bytes)
     {
         GuestCluster cluster = _geometry.ClusterOf(offset);
         if (!metadata.L2Tables.IsAllocated(cluster))
         {
             long tableEnd = (offset.Bytes | (_geometry.BytesPerL2Table - 1)) + 1;
-            var nothing = new ClusterRun(ClusterKind.Unallocated, cluster, 1, L2Entry.Unallocated);
-            return (nothing, Math.Min(bytes, tableEnd - offset.Bytes));
+            return new ClusterRun(ClusterKind.Unallocated, offset, Math.Min(bytes, tableEnd - offset.Bytes), L2Entry.Unallocated);
         }
         using TablePin pin = await metadata.L2Tables.PinAsync(cluster);
-        ClusterRun run = FindRun(pin.Table, offset, bytes);
-        return (run, Math.Min(bytes, BytesOf(run, offset)));
+        return ClusterRun.Find(pin.Table, offset, bytes, metadata.Header);
     }
 
-    private ClusterRun FindRun(CachedTable table, GuestOffset offset, long bytes)
-    {
-        GuestCluster first = _geometry.ClusterOf(offset);
-        long count = _geometry.ClusterOf(offset + (bytes - 1)).Index - first.Index + 1;
-        return ClusterRun.Find(table, first, (int)Math.Min(count, int.MaxValue), metadata.Header);
-    }
-
-    private long BytesOf(ClusterRun run, GuestOffset offset) =>
-        ((long)run.Count << _geometry.ClusterBits) - _geometry.OffsetInCluster(offset);
-
-    private HostOffset HostOf(ClusterRun run, GuestOffset offset) => run.Entry.Host + _geometry.OffsetInCluster(offset);
+    private HostOffset HostOf(ClusterRun run) => run.Entry.Host + _geometry.OffsetInCluster(run.Start);
 }

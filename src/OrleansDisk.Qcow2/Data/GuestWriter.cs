@@ -23,9 +23,9 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
         // The usual overwrite: one run that is ours alone, whose table is in the cache.
         if (metadata.L2Tables.TryGet(cluster, out CachedTable table))
         {
-            var run = ClusterRun.Find(table, cluster, ClusterCount(offset, data.Length), metadata.Header);
-            if (run.IsWritableInPlace && BytesOf(run.Count, offset) >= data.Length)
-                return WriteInPlaceAsync(table, run, offset, data);
+            var run = ClusterRun.Find(table, offset, data.Length, metadata.Header);
+            if (run.IsWritableInPlace && run.Bytes == data.Length)
+                return WriteInPlaceAsync(table, run, data);
         }
         return WriteRunsAsync(offset, data);
     }
@@ -51,19 +51,18 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
             L2Entry lastEntry;
             using (TablePin pin = await metadata.L2Tables.PinForChangeAsync(cluster))
             {
-                var run = ClusterRun.Find(pin.Table, cluster, ClusterCount(offset, data.Length), metadata.Header);
+                var run = ClusterRun.Find(pin.Table, offset, data.Length, metadata.Header);
                 if (run.IsWritableInPlace)
                 {
-                    int bytes = (int)Math.Min(BytesOf(run.Count, offset), data.Length);
-                    await WriteInPlaceAsync(pin.Table, run, offset, data[..bytes]);
-                    return bytes;
+                    await WriteInPlaceAsync(pin.Table, run, data[..(int)run.Bytes]);
+                    return (int)run.Bytes;
                 }
                 if (metadata.Reservations.Find(cluster) is { } other)
                 {
                     await other.Ended;
                     continue;
                 }
-                int count = CountToAllocate(pin.Table, run, ClusterCount(offset, data.Length));
+                int count = CountToAllocate(pin.Table, run.Entry, cluster, ClusterCount(offset, data.Length));
                 reservation = metadata.Reservations.Reserve(cluster, count);
                 firstEntry = run.Entry;
                 lastEntry = metadata.L2Tables.Read(pin.Table, cluster + (count - 1));
@@ -77,32 +76,35 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
         }
     }
 
-    /// <summary>An allocated zero cluster of our own keeps its host cluster, whose old bytes must not show through.</summary>
-    private bool IsRefillable(L2Entry entry) => entry.IsCopied && entry.Kind(_geometry) == ClusterKind.ZeroAllocated;
+    /// <summary>
+    /// A cluster that can't be written in place as it is keeps its host cluster if that is our own: it reads as zeros, or
+    /// some of its subclusters have no data. Its old bytes must not show through.
+    /// </summary>
+    private bool IsRefillable(L2Entry entry) => entry.IsCopied && entry.HasHost(_geometry);
 
-    /// <summary>How many clusters from the start of a run need new host clusters and are not reserved.</summary>
-    private int CountToAllocate(CachedTable table, ClusterRun run, int wanted)
+    /// <summary>How many clusters from one on need new host clusters and are not reserved.</summary>
+    private int CountToAllocate(CachedTable table, L2Entry firstEntry, GuestCluster first, int wanted)
     {
-        if (IsRefillable(run.Entry))
+        if (IsRefillable(firstEntry))
             return 1;
-        int limit = Math.Min(wanted, _geometry.L2SliceEntryCount - _geometry.L2SliceIndex(run.First));
-        limit = metadata.Reservations.CountFree(run.First, limit);
+        int limit = Math.Min(wanted, _geometry.L2SliceEntryCount - _geometry.L2SliceIndex(first));
+        limit = metadata.Reservations.CountFree(first, limit);
         int count = 1;
         while (count < limit)
         {
-            L2Entry entry = ClusterRun.ReadEntry(table, run.First + count, metadata.Header);
-            if (entry.IsCopied && entry.HasHost(_geometry))
+            L2Entry entry = ClusterRun.ReadEntry(table, first + count, metadata.Header);
+            if (IsRefillable(entry))
                 break;
             count++;
         }
         return count;
     }
 
-    private ValueTask WriteInPlaceAsync(CachedTable table, ClusterRun run, GuestOffset offset, ReadOnlyMemory<byte> data)
+    private ValueTask WriteInPlaceAsync(CachedTable table, ClusterRun run, ReadOnlyMemory<byte> data)
     {
-        HostOffset host = run.Entry.Host + _geometry.OffsetInCluster(offset);
+        HostOffset host = run.Entry.Host + _geometry.OffsetInCluster(run.Start);
         _targets.Check(table, run);
-        ValueTask write = guestData.WriteAsync(offset, host, data);
+        ValueTask write = guestData.WriteAsync(run.Start, host, data);
         if (!write.IsCompletedSuccessfully)
             return FinishAsync(write);
         metadata.Order.NoteDataWritten();
@@ -121,15 +123,16 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
         }
     }
 
-    /// <summary>Writes into the host cluster that an allocated zero cluster keeps, zeros around the data.</summary>
+    /// <summary>Writes into the host cluster that is there, with what the guest saw around the data.</summary>
     private async ValueTask<int> RefillAsync(
         ClusterReservations.Reservation reservation, L2Entry entry, GuestOffset offset, ReadOnlyMemory<byte> data)
     {
         int bytes = (int)Math.Min(BytesOf(1, offset), data.Length);
         var run = new HostRun(_geometry.ClusterOf(entry.Host), 1, IsFresh: false);
         _targets.Check(run.First);
-        await WriteClustersAsync(run, entry, entry, offset, data[..bytes]);
-        await LinkAsync(reservation.First, run);
+        var filled = FilledRange.InKeptCluster(entry, offset, offset + bytes, _geometry);
+        await WriteClustersAsync(run, filled, entry, entry, offset, data[..bytes]);
+        await LinkAsync(reservation.First, run, filled);
         return bytes;
     }
 
@@ -146,8 +149,9 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
                 lastEntry = L2Entry.Unallocated;
             }
             int bytes = (int)Math.Min(BytesOf(run.Count, offset), data.Length);
-            await WriteClustersAsync(run, firstEntry, lastEntry, offset, data[..bytes]);
-            await LinkAsync(reservation.First, run);
+            var filled = FilledRange.InNewClusters(firstEntry, lastEntry, offset, offset + bytes, _geometry);
+            await WriteClustersAsync(run, filled, firstEntry, lastEntry, offset, data[..bytes]);
+            await LinkAsync(reservation.First, run, filled);
             return bytes;
         }
         catch (Exception) when (!metadata.Health.HasFailed)
@@ -161,18 +165,18 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
     /// Writes data into host clusters that no entry leads to yet, with what the guest saw before and behind it, in one
     /// write. Fresh clusters read as zeros where nothing is written.
     /// </summary>
-    private async ValueTask WriteClustersAsync(
-        HostRun run, L2Entry firstEntry, L2Entry lastEntry, GuestOffset offset, ReadOnlyMemory<byte> data)
+    private async ValueTask WriteClustersAsync(HostRun run, FilledRange filled, L2Entry firstEntry, L2Entry lastEntry,
+        GuestOffset offset, ReadOnlyMemory<byte> data)
     {
-        int headBytes = _geometry.OffsetInCluster(offset);
         GuestOffset end = offset + data.Length;
-        int tailBytes = (int)(((long)run.Count << _geometry.ClusterBits) - headBytes - data.Length);
-        HostOffset host = _geometry.OffsetOf(run.First);
+        int headBytes = (int)(offset.Bytes - filled.Start.Bytes);
+        int tailBytes = (int)(filled.End.Bytes - end.Bytes);
         bool isZero = run.IsFresh && guestData.FreshClustersAreZero;
-        if (isZero && !reader.MayHoldData(firstEntry, _geometry.ClusterOf(offset)))
-            (host, headBytes) = (host + headBytes, 0);
-        if (isZero && !reader.MayHoldData(lastEntry, _geometry.ClusterOf(end)))
+        if (isZero && !reader.MayHoldData(firstEntry, filled.Start, headBytes))
+            headBytes = 0;
+        if (isZero && !reader.MayHoldData(lastEntry, end, tailBytes))
             tailBytes = 0;
+        HostOffset host = _geometry.OffsetOf(run.First) + (_geometry.OffsetInCluster(offset) - headBytes);
         try
         {
             if (headBytes + tailBytes == 0)
@@ -202,7 +206,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
     }
 
     /// <summary>Points the guest clusters to their new host clusters and frees what they pointed to.</summary>
-    private async ValueTask LinkAsync(GuestCluster first, HostRun run)
+    private async ValueTask LinkAsync(GuestCluster first, HostRun run, FilledRange filled)
     {
         using TablePin pin = await metadata.L2Tables.PinForChangeAsync(first);
         metadata.Health.ThrowIfFailed();
@@ -213,7 +217,8 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
         {
             L2Entry old = metadata.L2Tables.Read(pin.Table, first + i);
             HostCluster host = run.First + i;
-            metadata.L2Tables.Link(pin.Table, first + i, _geometry.OffsetOf(host));
+            SubclusterBitmap bitmap = filled.BitmapOf(first + i, old, _geometry);
+            metadata.L2Tables.Link(pin.Table, first + i, _geometry.OffsetOf(host), bitmap);
             if (Frees(old, host))
                 metadata.FreeClustersOf(old, DiscardType.Never);
         }

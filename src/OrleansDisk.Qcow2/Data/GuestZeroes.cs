@@ -42,8 +42,13 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
                 offset = _geometry.OffsetOf(cluster + wholeCount);
                 continue;
             }
-            GuestOffset clusterEnd = _geometry.OffsetOf(cluster + 1);
-            long partBytes = Math.Min(end.Bytes, clusterEnd.Bytes) - offset.Bytes;
+            int subclusterCount = WholeSubclusterCount(offset, end);
+            if (subclusterCount > 0 && await ZeroSubclustersAsync(cluster, offset, subclusterCount, mayUnmap))
+            {
+                offset += (long)subclusterCount << _geometry.SubclusterBits;
+                continue;
+            }
+            long partBytes = Math.Min(end.Bytes, PartEnd(offset, subclusterCount)) - offset.Bytes;
             await ZeroPartAsync(cluster, offset, partBytes);
             offset += partBytes;
         }
@@ -76,6 +81,51 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         return endCluster - _geometry.ClusterOf(offset).Index;
     }
 
+    /// <summary>Subclusters of one cluster that lie whole in the range; without subclusters there are none to speak of.</summary>
+    private int WholeSubclusterCount(GuestOffset offset, GuestOffset end)
+    {
+        if (!_geometry.HasSubclusters || (offset.Bytes & (_geometry.SubclusterBytes - 1)) != 0)
+            return 0;
+        long clusterEnd = _geometry.OffsetOf(_geometry.ClusterOf(offset) + 1).Bytes;
+        long rangeEnd = end.Bytes >= metadata.Header.DiskBytes ? clusterEnd : end.Bytes;
+        return (int)((Math.Min(rangeEnd, clusterEnd) - offset.Bytes) >> _geometry.SubclusterBits);
+    }
+
+    /// <summary>Where a part ends that gets zeros as data: with its subcluster, or behind subclusters that can't be zeroed.</summary>
+    private long PartEnd(GuestOffset offset, int subclusterCount)
+    {
+        long start = offset.Bytes & -(long)_geometry.SubclusterBytes;
+        return start + ((long)Math.Max(subclusterCount, 1) << _geometry.SubclusterBits);
+    }
+
+    /// <summary>Lets some subclusters of a cluster read as zeros. False if it is compressed: it has no subclusters.</summary>
+    private async ValueTask<bool> ZeroSubclustersAsync(GuestCluster cluster, GuestOffset offset, int count, bool mayUnmap)
+    {
+        long bytes = (long)count << _geometry.SubclusterBits;
+        while (true)
+        {
+            if (metadata.Reservations.Find(cluster) is { } other)
+            {
+                await other.Ended;
+                continue;
+            }
+            if (!metadata.L2Tables.IsAllocated(cluster) && !reader.MayHoldData(L2Entry.Unallocated, offset, bytes))
+                return true;
+            using TablePin pin = await metadata.L2Tables.PinForChangeAsync(cluster);
+            if (metadata.Reservations.Find(cluster) is not null)
+                continue;
+            L2Entry old = ClusterRun.ReadEntry(pin.Table, cluster, metadata.Header);
+            if (old.Kind(_geometry) == ClusterKind.Compressed)
+                return false;
+            if (!reader.MayHoldData(old, offset, bytes))
+                return true;
+            SubclusterBitmap bitmap = old.Bitmap.WithZeroes(_geometry.SubclusterOf(offset), count);
+            bool frees = mayUnmap && bitmap.Allocated == 0;
+            Replace(pin.Table, cluster, old, frees ? new L2Entry(0, bitmap) : old with { Bitmap = bitmap });
+            return true;
+        }
+    }
+
     private async ValueTask ZeroPartAsync(GuestCluster cluster, GuestOffset offset, long bytes)
     {
         while (metadata.Reservations.Find(cluster) is { } other)
@@ -86,7 +136,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             using TablePin pin = await metadata.L2Tables.PinAsync(cluster);
             entry = ClusterRun.ReadEntry(pin.Table, cluster, metadata.Header);
         }
-        if (!reader.MayHoldData(entry, cluster) && metadata.Reservations.Find(cluster) is null)
+        if (!reader.MayHoldData(entry, offset, bytes) && metadata.Reservations.Find(cluster) is null)
             return;
         for (long done = 0; done < bytes;)
         {
@@ -102,7 +152,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         while (count > 0)
         {
             int inTable = (int)Math.Min(count, _geometry.L2EntryCount - _geometry.L2Index(first));
-            if (!metadata.L2Tables.IsAllocated(first) && !reader.MayHoldData(L2Entry.Unallocated, first)
+            if (!metadata.L2Tables.IsAllocated(first) && !reader.ShowsBacking(_geometry.OffsetOf(first))
                 && metadata.Reservations.CountFree(first, inTable) == inTable)
             {
                 first += inTable;
@@ -131,13 +181,17 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         L2Entry changed = (old.Kind(_geometry), change) switch
         {
             (ClusterKind.ZeroPlain, _) => old,
-            (ClusterKind.Unallocated, _) when !reader.MayHoldData(old, cluster) => old,
+            (ClusterKind.Unallocated, _) when !reader.MayHoldData(old, _geometry.OffsetOf(cluster), _geometry.ClusterBytes) => old,
             (ClusterKind.ZeroAllocated, Change.ZeroKeep) => old,
             (ClusterKind.Data, Change.ZeroKeep) => old.WithZero(_geometry),
             _ => metadata.Header.Version >= 3 ? L2Entry.ZeroPlain(_geometry) : L2Entry.Unallocated,
         };
-        if (changed == old)
-            return;
+        if (changed != old)
+            Replace(table, cluster, old, changed);
+    }
+
+    private void Replace(CachedTable table, GuestCluster cluster, L2Entry old, L2Entry changed)
+    {
         bool frees = changed.Host != old.Host || old.Kind(_geometry) == ClusterKind.Compressed;
         if (frees)
             metadata.EnsureFreeable(old);

@@ -90,9 +90,9 @@ public sealed class MappingLease : IDisposable
             long host = FindReadable(offset);
             if (host == Unknown || (host == Zeros && mustBeData))
                 return false;
-            int bytes = BytesToClusterEnd(offset, buffer.Length);
+            int bytes = BytesToSubclusterEnd(offset, buffer.Length);
             while (bytes < buffer.Length && FindReadable(offset + bytes) == (host == Zeros ? Zeros : host + bytes))
-                bytes += Math.Min(_geometry.ClusterBytes, buffer.Length - bytes);
+                bytes += Math.Min(_geometry.SubclusterBytes, buffer.Length - bytes);
             if (host == Zeros)
                 buffer[..bytes].Clear();
             else if (!_data.TryRead(offset, new HostOffset(host), buffer[..bytes]))
@@ -111,9 +111,9 @@ public sealed class MappingLease : IDisposable
             long host = FindWritable(offset, generation);
             if (host == Unknown)
                 return false;
-            int bytes = BytesToClusterEnd(offset, data.Length);
+            int bytes = BytesToSubclusterEnd(offset, data.Length);
             while (bytes < data.Length && FindWritable(offset + bytes, generation) == host + bytes)
-                bytes += Math.Min(_geometry.ClusterBytes, data.Length - bytes);
+                bytes += Math.Min(_geometry.SubclusterBytes, data.Length - bytes);
             try
             {
                 _data.Write(offset, new HostOffset(host), data[..bytes]);
@@ -143,7 +143,7 @@ public sealed class MappingLease : IDisposable
                 return entry.Host.Bytes + _geometry.OffsetInCluster(offset);
             case ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated when _metadata.Header.Version >= 3 && _geometry.IsAligned(entry.Host.Bytes):
                 return Zeros;
-            case ClusterKind.Unallocated when !_reader.MayHoldData(entry, cluster):
+            case ClusterKind.Unallocated when !_reader.ShowsBacking(offset):
                 return Zeros;
             default:
                 return Unknown;
@@ -165,6 +165,6 @@ public sealed class MappingLease : IDisposable
             ? entry.Host.Bytes + _geometry.OffsetInCluster(offset) : Unknown;
     }
 
-    private int BytesToClusterEnd(GuestOffset offset, int limit) =>
-        Math.Min(_geometry.ClusterBytes - _geometry.OffsetInCluster(offset), limit);
+    private int BytesToSubclusterEnd(GuestOffset offset, int limit) =>
+        Math.Min(_geometry.SubclusterBytes - (int)(offset.Bytes & (_geometry.SubclusterBytes - 1)), limit);
 }

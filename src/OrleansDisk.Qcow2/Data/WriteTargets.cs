@@ -19,8 +19,10 @@ internal sealed class WriteTargets(ImageMetadata metadata)
     public void Check(CachedTable table, ClusterRun run)
     {
         long generation = metadata.Map.Generation;
-        int index = _geometry.L2SliceIndex(run.First);
-        for (int i = 0; i < run.Count; i++)
+        GuestCluster first = _geometry.ClusterOf(run.Start);
+        long count = _geometry.ClusterOf(run.Start + (run.Bytes - 1)).Index - first.Index + 1;
+        int index = _geometry.L2SliceIndex(first);
+        for (int i = 0; i < count; i++)
         {
             if (table.IsWritable(index + i, generation))
                 continue;

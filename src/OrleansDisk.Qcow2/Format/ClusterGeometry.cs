@@ -79,6 +79,9 @@ public sealed class ClusterGeometry
     /// <summary>The unit in which guest data is allocated inside a cluster: all of it where there are no subclusters.</summary>
     public int SubclusterBytes => 1 << SubclusterBits;
 
+    /// <summary>Subclusters of a cluster: 32, or 1 where there are none.</summary>
+    public int SubclusterCount => 1 << (ClusterBits - SubclusterBits);
+
     /// <summary>Length of an L2 entry: 8, or 16 with subclusters.</summary>
     public int L2EntryBytes => HasSubclusters ? 2 * sizeof(ulong) : sizeof(ulong);
 

@@ -53,8 +53,6 @@ internal static class FeatureCheck
             throw new Qcow2UnsupportedException($"encryption ({header.Encryption.ToString().ToLowerInvariant()})", remedy);
         if (header.Incompatible.HasFlag(IncompatibleFeatures.ExternalDataFile))
             throw new Qcow2UnsupportedException("external data file", remedy);
-        if (header.Incompatible.HasFlag(IncompatibleFeatures.ExtendedL2))
-            throw new Qcow2UnsupportedException("extended L2 entries", remedy);
     }
 
     /// <summary>Refuses writing where only reading is safe.</summary>

@@ -78,9 +78,9 @@ public readonly record struct L2Entry(ulong Raw, SubclusterBitmap Bitmap = defau
 
     public static L2Entry Unallocated => default;
 
-    /// <summary>Where its host cluster lies, all of it data.</summary>
-    public static L2Entry Data(HostOffset host, bool copied, ClusterGeometry geometry) =>
-        new((ulong)host.Bytes | (copied ? CopiedFlag : 0), geometry.HasSubclusters ? SubclusterBitmap.AllData : default);
+    /// <summary>A host cluster with data, or with what the bitmap says where there are subclusters.</summary>
+    public static L2Entry Data(HostOffset host, bool copied, SubclusterBitmap bitmap = default) =>
+        new((ulong)host.Bytes | (copied ? CopiedFlag : 0), bitmap);
 
     /// <summary>A whole cluster of zeros without a host cluster.</summary>
     public static L2Entry ZeroPlain(ClusterGeometry geometry) =>

@@ -77,9 +77,9 @@ internal sealed class L2Tables(
         cache.WriteL2Entry(slice, geometry.L2SliceIndex(cluster), entry, geometry);
 
     /// <summary>Points a guest cluster to a host cluster of its own, which may be written in place from now on.</summary>
-    public void Link(CachedTable slice, GuestCluster cluster, HostOffset host)
+    public void Link(CachedTable slice, GuestCluster cluster, HostOffset host, SubclusterBitmap bitmap)
     {
-        Write(slice, cluster, L2Entry.Data(host, copied: true, geometry));
+        Write(slice, cluster, L2Entry.Data(host, copied: true, bitmap));
         int index = geometry.L2SliceIndex(cluster);
         slice.SetWritable(index, 1UL << index, map.Generation);
     }

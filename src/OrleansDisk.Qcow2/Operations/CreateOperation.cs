@@ -89,8 +89,7 @@ public static class CreateOperation
             L1EntryCount = (int)l1EntryCount,
             RefcountTable = geometry.OffsetOf(new HostCluster(1)),
             RefcountTableClusters = (int)refcountTableClusters,
-            Incompatible = options.CompressionType == CompressionType.Zlib
-                ? IncompatibleFeatures.None : IncompatibleFeatures.CompressionType,
+            Incompatible = options.Features,
             CompressionType = options.CompressionType,
             Compatible = options.LazyRefcounts ? CompatibleFeatures.LazyRefcounts : CompatibleFeatures.None,
             HeaderBytes = options.Version >= 3 ? Header.Version3Bytes : Header.Version2Bytes,
@@ -126,7 +125,7 @@ public static class CreateOperation
             for (int i = 0; i < run.Count; i++)
             {
                 HostOffset data = geometry.OffsetOf(new HostCluster(run.FirstData + i));
-                L2Entry.Data(data, copied: true, geometry).WriteTo(table, run.FirstEntry + i, geometry);
+                L2Entry.Data(data, copied: true).WriteTo(table, run.FirstEntry + i, geometry);
             }
         }
         await WriteTableAsync();

@@ -40,6 +40,9 @@ public sealed record CreateOptions
 
     public Preallocation Preallocation { get; init; }
 
+    /// <summary>Extended L2 entries, with 32 subclusters a cluster (version 3, clusters of 16 KiB and more).</summary>
+    public bool ExtendedL2 { get; init; }
+
     /// <summary>How compressed clusters are to be compressed; zstd takes version 3.</summary>
     public CompressionType CompressionType { get; init; }
 
@@ -52,6 +55,7 @@ public sealed record CreateOptions
         {
             throw new Qcow2Exception("Cluster size must be a power of two between 512 and 2048k");
         }
+        ValidateExtendedL2();
         if (Version is not (2 or 3))
             throw new Qcow2Exception($"qcow2 version {Version} does not exist; use 2 or 3");
         if (!BitOperations.IsPow2(RefcountBits) || RefcountBits > 64)
@@ -75,9 +79,23 @@ public sealed record CreateOptions
         ArgumentOutOfRangeException.ThrowIfNegative(VirtualBytes);
     }
 
+    private void ValidateExtendedL2()
+    {
+        if (!ExtendedL2)
+            return;
+        if (Version < 3)
+        {
+            throw new Qcow2Exception("Extended L2 entries are only supported with compatibility level 1.1 and above "
+                + "(use version=v3 or greater)");
+        }
+        const int minClusterBytes = 1 << ClusterGeometry.MinSubclusteredBits;
+        if (ClusterBytes < minClusterBytes)
+            throw new Qcow2Exception($"Extended L2 entries are only supported with cluster sizes of at least {minClusterBytes} bytes");
+    }
+
     private void ValidateBackingFile()
     {
-        if (BackingFile is not null && Preallocation != Preallocation.Off)
+        if (BackingFile is not null && Preallocation != Preallocation.Off && !ExtendedL2)
         {
             throw new Qcow2Exception(
                 "Backing file and preallocation can only be used at the same time if extended_l2 is on");
@@ -88,7 +106,12 @@ public sealed record CreateOptions
             throw new Qcow2Exception("Backing file name too long");
     }
 
+    /// <summary>The incompatible features that the image will have.</summary>
+    internal IncompatibleFeatures Features =>
+        (ExtendedL2 ? IncompatibleFeatures.ExtendedL2 : IncompatibleFeatures.None)
+        | (CompressionType != CompressionType.Zlib ? IncompatibleFeatures.CompressionType : IncompatibleFeatures.None);
+
     /// <summary>The cluster and refcount sizes; only for valid options.</summary>
     internal ClusterGeometry Geometry =>
-        new(BitOperations.Log2((ulong)ClusterBytes), BitOperations.Log2((ulong)RefcountBits));
+        new(BitOperations.Log2((ulong)ClusterBytes), BitOperations.Log2((ulong)RefcountBits), Features);
 }

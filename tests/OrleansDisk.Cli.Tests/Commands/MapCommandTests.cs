@@ -97,7 +97,6 @@ public sealed class MapCommandTests : IDisposable
     }
 
     [Theory]
-    [InlineData("extended_l2=on", "extended L2 entries is not supported by this version")]
     [InlineData("data_file=data.raw", "external data file is not supported by this version")]
     public void Images_that_cannot_be_read_are_refused_by_feature(string option, string message)
     {

@@ -210,7 +210,6 @@ public sealed class ImageCheckTests : IDisposable
     }
 
     [Theory]
-    [InlineData("extended_l2=on", "checking an image with extended L2 entries")]
     [InlineData("data_file=data.raw", "checking an image with an external data file")]
     public async Task What_changes_the_meaning_of_tables_is_refused_by_name(string options, string feature)
     {

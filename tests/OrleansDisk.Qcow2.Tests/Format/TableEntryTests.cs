@@ -45,8 +45,8 @@ public sealed class TableEntryTests
     [Fact]
     public void Entries_are_made_of_offset_and_flags()
     {
-        Assert.Equal(0x8000000000050000, L2Entry.Data(new HostOffset(0x50000), copied: true, _geometry).Raw);
-        Assert.Equal(0x0000000000050000UL, L2Entry.Data(new HostOffset(0x50000), copied: false, _geometry).Raw);
+        Assert.Equal(0x8000000000050000, L2Entry.Data(new HostOffset(0x50000), copied: true).Raw);
+        Assert.Equal(0x0000000000050000UL, L2Entry.Data(new HostOffset(0x50000), copied: false).Raw);
         Assert.Equal(1UL, L2Entry.ZeroPlain(_geometry).Raw);
         Assert.Equal(0x8000000000050001, new L2Entry(0x50000).WithCopied(true).WithZero(_geometry).Raw);
         Assert.Equal(0x50001UL, new L2Entry(0x8000000000050001).WithCopied(false).Raw);

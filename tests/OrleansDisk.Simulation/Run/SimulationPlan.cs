@@ -20,7 +20,7 @@ internal sealed record SimulationPlan
     public static SimulationPlan FromSeed(int seed)
     {
         Random random = RandomOf(seed, "plan");
-        var shape = Shape.Draw(random);
+        Shape shape = Shape.Draw(random).OrWithSubclusters(RandomOf(seed, "subclusters"));
         if (shape.Fixture >= 0)
         {
             Shape fixture = SnapshotFixture.Get(shape.Fixture).Shape;

@@ -47,6 +47,9 @@ internal sealed record Shape
     /// <summary>Clusters that the refcount table of a small image can count before it has to move.</summary>
     public int RefcountTableClusterCount => RefcountBlockClusterCount * (ClusterBytes / sizeof(ulong));
 
+    /// <summary>Whether clusters have subclusters; they are sectors in the smallest clusters that can.</summary>
+    public bool HasSubclusters { get; init; }
+
     public int ClusterBytes => 1 << ClusterBits;
 
     public int ClusterSectorCount => ClusterBytes / 512;
@@ -78,6 +81,16 @@ internal sealed record Shape
         };
         return hasFixture ? shape : shape with { UsedClusterCount = DrawUsedClusterCount(random, shape) };
     }
+
+    /// <summary>The shape with subclusters, one in four of those that can have them.</summary>
+    public Shape OrWithSubclusters(Random random) => Version < 3 || Fixture >= 0 || random.Next(4) != 0 ? this : this with
+    {
+        HasSubclusters = true,
+        ClusterBits = Math.Max(ClusterBits, 14),
+        SectorCount = random.Next(96, 320),
+        IsPreallocated = random.Next(8) == 0,
+        UsedClusterCount = 0,
+    };
 
     /// <summary>Sometimes the next clusters need a new refcount block, or even a new refcount table.</summary>
     private static int DrawUsedClusterCount(Random random, Shape shape)
