@@ -1,5 +1,5 @@
-using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Output;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Shell;
 
@@ -83,10 +83,10 @@ internal sealed class ShellException(string message) : Exception(message);
 internal static class ShellNumber
 {
     /// <summary>A number of bytes, with its suffix.</summary>
-    public static long Bytes(string text) => SizeText.TryParse(text, out ulong bytes) switch
+    public static long Bytes(string text) => ByteSize.TryParse(text, out ulong bytes) switch
     {
-        SizeTextResult.Ok when bytes <= long.MaxValue => (long)bytes,
-        SizeTextResult.NotANumber =>
+        ByteSizeResult.Ok when bytes <= long.MaxValue => (long)bytes,
+        ByteSizeResult.NotANumber =>
             throw new ShellException($"Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- {text}"),
         _ => throw new ShellException($"Parsing error: argument too large -- {text}"),
     };

@@ -1,0 +1,22 @@
+using System.Text;
+using OrleansDisk.Cli.Commands;
+
+namespace OrleansDisk.Cli.Help;
+
+/// <summary>What --help prints.</summary>
+internal static class HelpText
+{
+    public static string ForProgram(string program, IReadOnlyList<Command> commands)
+    {
+        var text = new StringBuilder($"usage: {program} [--version | --help] COMMAND [OPTIONS] FILE ...\n\n");
+        foreach (Command command in commands)
+            text.Append($"  {command.Name,-10}{command.Summary}\n");
+        return text.Append($"\n'{program} COMMAND --help' tells the options of a command.\n").ToString();
+    }
+
+    public static string ForCommand(string program, Command command)
+    {
+        string operands = command.Name == "create" ? "FILE [SIZE]" : "FILE";
+        return $"usage: {program} {command.Name} [OPTIONS] {operands}\n\n{command.Summary}.\n\n{command.Help}\n";
+    }
+}
