@@ -8,7 +8,7 @@ export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1 DOTNET_SKIP_FIRST_TIME_EXPE
 test_programs=(
     qemu-img=qemu-utils qemu-io=qemu-utils qemu-nbd=qemu-utils qemu-system-x86_64=qemu-system-x86
     nbdinfo=libnbd-bin nbdcopy=libnbd-bin nbdfuse=libnbd-bin nbdkit=nbdkit fio=fio nbdsh=python3-libnbd
-    mke2fs=e2fsprogs cpio=cpio fusermount3=fuse3 7zz=7zip
+    mke2fs=e2fsprogs cpio=cpio fusermount3=fuse3 zsh=zsh fish=fish mandoc=mandoc 7zz=7zip
 )
 # The same for the benchmarks.
 bench_programs=(
@@ -124,6 +124,8 @@ publish() {
     dotnet publish src/OrleansDisk.Server -c Release -r "$identifier" --no-self-contained \
         -p:PublishSingleFile=true -o "$out" -v quiet
     rm -f "$out"/*.dbg "$out"/*.pdb "$out"/*.xml
+    "$out/odisk" man >"$out/odisk.1"
+    for shell in bash zsh fish; do "$out/odisk" completion $shell >"$out/odisk.$shell"; done
     ls -l "$out"
 }
 

@@ -1,5 +1,6 @@
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Commands;
+using OrleansDisk.Cli.Help;
 using OrleansDisk.Cli.Output;
 
 namespace OrleansDisk.Cli;
@@ -7,10 +8,21 @@ namespace OrleansDisk.Cli;
 /// <summary>Finds the command and runs it.</summary>
 internal static class Program
 {
-    private static readonly Command[] _commands =
+    /// <summary>All commands, in the order of their names.</summary>
+    public static IReadOnlyList<Command> Commands { get; } =
     [
-        BenchCommand.Command, CheckCommand.Command, CreateCommand.Command, InfoCommand.Command, IoCommand.Command, MapCommand.Command, NbdCommand.Command,
+        BenchCommand.Command,
+        CheckCommand.Command,
+        CompletionCommand.Command,
+        CreateCommand.Command,
+        InfoCommand.Command,
+        IoCommand.Command,
+        ManualCommand.Command,
+        MapCommand.Command,
+        NbdCommand.Command,
     ];
+
+    public static string Version => typeof(Program).Assembly.GetName().Version!.ToString(3);
 
     public static int Main(string[] arguments)
     {
@@ -68,17 +80,17 @@ internal static class Program
         string word = arguments[0];
         if (word is "--version" or "-V")
         {
-            terminal.WriteLine($"{terminal.ProgramName} version {typeof(Program).Assembly.GetName().Version?.ToString(3)} (OrleansDisk)");
+            terminal.WriteLine($"{terminal.ProgramName} version {Version} (OrleansDisk)");
             return 0;
         }
         if (word is "--help" or "-h")
         {
-            terminal.Write(HelpText.ForProgram(terminal.ProgramName, _commands));
+            terminal.Write(HelpText.ForProgram(terminal.ProgramName, Commands));
             return 0;
         }
         if (word.StartsWith('-'))
             throw new CommandLineException($"unrecognized option '{word}'");
-        Command command = Array.Find(_commands, c => c.Name == word)
+        Command command = Commands.FirstOrDefault(c => c.Name == word)
             ?? throw new CommandLineException($"Command not found: {word}");
         var options = OptionParser.Parse(arguments.AsSpan(1).ToArray(), [.. command.Options, Command.HelpOption]);
         if (options.Has(Command.HelpOption.Name))

@@ -17,6 +17,7 @@ internal static class BenchCommand
           -f FORMAT              qcow2 or raw; found out when not given
           --flush-interval=N     flush behind every N writes, when all that were sent have ended
           --no-drain             flush without waiting for them
+          -n                     native I/O, which this version does not have
           -i AIO                 threads, the only way of I/O in this version
           -o OFFSET              where the first request begins (default: 0)
           --pattern=BYTE         what is written (default: 0)

@@ -18,6 +18,8 @@ internal static class CheckCommand
           -f FORMAT           qcow2; found out when not given
           --output=FORMAT     human (default) or json
           -q                  print findings only
+          -r, --repair=WHAT   leaks or all
+          -T CACHE            cache mode; without effect
           -U, --force-share   check the image even while someone writes it
           --image-opts        FILE is a list of options: driver=qcow2,file.filename=...
           --object OBJECT     secret,id=ID,data=TEXT|file=FILE,format=raw|base64

@@ -14,6 +14,9 @@ namespace OrleansDisk.Cli.Commands;
 internal sealed record Command(
     string Name, string Summary, string Help, IReadOnlyList<OptionSpec> Options, Func<ParsedOptions, Terminal, Task<int>> RunAsync)
 {
+    /// <summary>What --help calls the operands.</summary>
+    public string Operands { get; init; } = "FILE";
+
     public static OptionSpec HelpOption { get; } = new('h', "help", HasValue: false);
 
     public static OptionSpec FormatOption { get; } = new('f', null, HasValue: true);

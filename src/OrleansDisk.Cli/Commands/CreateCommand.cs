@@ -44,7 +44,10 @@ internal static class CreateCommand
             new OptionSpec('F', null, HasValue: true), new OptionSpec('u', null, HasValue: false),
             new OptionSpec('o', null, HasValue: true),
         ],
-        RunAsync);
+        RunAsync)
+    {
+        Operands = "FILE [SIZE]",
+    };
 
     private static async Task<int> RunAsync(ParsedOptions options, Terminal terminal)
     {

@@ -22,7 +22,10 @@ internal static class IoCommand
           -U, --force-share     open the disk even while someone writes it
               --image-opts      FILE is a list of options: driver=qcow2,file.filename=...
               --object=OBJECT   secret,id=ID,data=TEXT|file=FILE,format=raw|base64
-          -i, -k, -m, -T        no effect
+          -i, --aio=AIO         threads, native or io_uring; without effect
+          -k, --native-aio      without effect
+          -m, --misalign        without effect
+          -T, --trace=EVENTS    without effect
 
         Without -c, commands come from standard input; 'help' lists them.
         """;

@@ -29,6 +29,10 @@ internal static class NbdCommand
               --image-opts         FILE is a list of options: driver=qcow2,file.filename=...
               --object=OBJECT      secret,id=ID,data=TEXT|file=FILE,format=raw|base64
               --cache=MODE         writeback (default), none, writethrough, directsync, unsafe
+          -n, --nocache            as --cache=none
+              --aio=AIO            threads, native or io_uring; without effect
+              --detect-zeroes=MODE
+                                   off (default); on: written zeros become zero clusters; unmap: their space is given up
               --discard=MODE       unmap (default): trimmed space goes back to the host; ignore: it stays
               --fork               run in the background, return when clients can connect
               --pid-file=PATH      write the process id there
