@@ -29,7 +29,7 @@ public sealed partial class Qcow2Image : IWritableDisk
         _file = file;
         _metadata = metadata;
         Backing = backing;
-        _data = new PlainGuestData(file);
+        _data = new PlainGuestData(metadata.DataFile);
         _reader = new GuestReader(metadata, _data, backing);
         _writer = new GuestWriter(metadata, _data, _reader);
         _zeroes = new GuestZeroes(metadata, _reader, _writer, backing is not null);
@@ -37,6 +37,9 @@ public sealed partial class Qcow2Image : IWritableDisk
     }
 
     public string FileName => _file.Name;
+
+    /// <summary>The name of the file with the guest data: an external data file's, or the image's.</summary>
+    public string DataFileName => _metadata.DataFile.Name;
 
     public string Format => "qcow2";
 
@@ -87,12 +90,21 @@ public sealed partial class Qcow2Image : IWritableDisk
         Header header = await HeaderReader.ReadAsync(file);
         FeatureCheck.RefuseUnsupported(header);
         ClusterDecompression.Require(header.CompressionType);
-        if (!file.IsReadOnly)
-            header = await PrepareForWritingAsync(file, header);
-        ImageMetadata metadata = await ImageMetadata.LoadAsync(file, header, options);
-        IDiskSource? backing = options.Backing
-            ?? (options.OpenBacking ? await BackingChain.OpenAsync(file.Name, header, options, above) : null);
-        return new Qcow2Image(file, metadata, backing);
+        IBlockFile? dataFile = ExternalDataFile.Open(file, header, options);
+        try
+        {
+            if (!file.IsReadOnly)
+                header = await PrepareForWritingAsync(file, header);
+            ImageMetadata metadata = await ImageMetadata.LoadAsync(file, dataFile, header, options);
+            IDiskSource? backing = options.Backing
+                ?? (options.OpenBacking ? await BackingChain.OpenAsync(file.Name, header, options, above) : null);
+            return new Qcow2Image(file, metadata, backing);
+        }
+        catch when (dataFile is not null)
+        {
+            await dataFile.DisposeAsync();
+            throw;
+        }
     }
 
     public ValueTask ReadAsync(long offset, Memory<byte> buffer)
@@ -187,8 +199,13 @@ public sealed partial class Qcow2Image : IWritableDisk
         long shownBytes = Backing?.VirtualBytes ?? 0;
         // To the end of its last cluster, so that an entry can say zero: all of it is new.
         long end = Math.Min(Header.Geometry.RoundUp(shownBytes), virtualBytes);
-        await GuardAsync(() => new ValueTask(_metadata.GrowAsync(virtualBytes, () => shownBytes > oldBytes
-            ? _zeroes.WriteZeroesAsync(new GuestOffset(oldBytes), end - oldBytes, mayUnmap: true) : ValueTask.CompletedTask)));
+        await GuardAsync(() => new ValueTask(_metadata.GrowAsync(virtualBytes, async () =>
+        {
+            if (Header.Geometry.HasExternalData)
+                await new DataFileGrowth(_metadata).GrowAsync(oldBytes, virtualBytes);
+            if (shownBytes > oldBytes)
+                await _zeroes.WriteZeroesAsync(new GuestOffset(oldBytes), end - oldBytes, mayUnmap: true);
+        })));
     }
 
     public Task ResizeAsync(long virtualBytes) => GrowAsync(virtualBytes);
@@ -240,6 +257,8 @@ public sealed partial class Qcow2Image : IWritableDisk
         {
             await _metadata.IdleAsync();
             await _file.DisposeAsync();
+            if (!ReferenceEquals(_metadata.DataFile, _file))
+                await _metadata.DataFile.DisposeAsync();
             while (_idleCompressors.TryPop(out ClusterCompressor? compressor))
                 compressor.Dispose();
             if (Backing is not null)

@@ -37,6 +37,11 @@ public sealed record Qcow2OpenOptions
     /// <summary>What lies below the image in place of what its header names, or null. The image owns it once it is open.</summary>
     public IDiskSource? Backing { get; init; }
 
+    /// <summary>
+    /// The file with the guest data in place of the one that the header names, or null. The image owns it once it is open.
+    /// </summary>
+    public IBlockFile? DataFile { get; init; }
+
     /// <summary>Whether space that the guest discards goes back to the host (pass-discard-request).</summary>
     public bool PassDiscard { get; init; } = true;
 
@@ -61,6 +66,6 @@ public sealed record Qcow2OpenOptions
     /// <summary>How work that is only computing leaves the image's scheduler for a while.</summary>
     internal Func<Action, ValueTask> RunBeside { get; init; } = ThreadPoolWork.RunAsync;
 
-    /// <summary>How the files of the backing chain are opened.</summary>
+    /// <summary>How the files of the backing chain, and an external data file, are opened.</summary>
     public Func<string, ImageAccess, IBlockFile> OpenFile { get; init; } = LocalBlockFile.Open;
 }

@@ -24,6 +24,8 @@ internal static class CreateCommand
           cluster_size=<size>    - Cluster size: a power of two from 512 to 2M (default 64k)
           compat=<str>           - Version: 1.1 or v3 (default), 0.10 or v2
           compression_type=<str> - Method for compressed clusters: zlib
+          data_file=<str>        - File name of an external data file
+          data_file_raw=<bool>   - The external data file must stay valid as a raw image (default off)
           extended_l2=<bool>     - Extended L2 entries, with 32 subclusters a cluster (default off)
           lazy_refcounts=<bool>  - Permit delayed refcount updates (default off)
           preallocation=<str>    - off (default) or metadata

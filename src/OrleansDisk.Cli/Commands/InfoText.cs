@@ -217,13 +217,8 @@ internal static class InfoText
 
     private static string EncryptionName(Header header) => header.Encryption == EncryptionMethod.Aes ? "aes" : "luks";
 
-    private static string? DataFile(Header header)
-    {
-        if (!header.Incompatible.HasFlag(IncompatibleFeatures.ExternalDataFile))
-            return null;
-        byte[] name = header.Find(HeaderExtensionType.ExternalDataFileName)?.Data ?? [];
-        return Encoding.UTF8.GetString(name);
-    }
+    private static string? DataFile(Header header) =>
+        header.Geometry.HasExternalData ? header.DataFile ?? "" : null;
 
     private static string Bool(bool value) => value ? "true" : "false";
 }

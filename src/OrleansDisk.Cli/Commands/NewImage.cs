@@ -10,7 +10,8 @@ internal sealed class NewImage
 {
     private static readonly string[] _qcow2Names =
     [
-        "backing_file", "backing_fmt", "cluster_size", "compat", "compression_type", "extended_l2", "lazy_refcounts",
+        "backing_file", "backing_fmt", "cluster_size", "compat", "compression_type", "data_file", "data_file_raw",
+        "extended_l2", "lazy_refcounts",
         "preallocation", "refcount_bits", "size",
     ];
 
@@ -49,6 +50,7 @@ internal sealed class NewImage
         _ = _values.Number("refcount_bits");
         _ = _values.Switch("lazy_refcounts");
         _ = _values.Switch("extended_l2");
+        _ = _values.Switch("data_file_raw");
     }
 
     private string? BackingFile => _values["backing_file"] is { Length: > 0 } name ? name : null;
@@ -93,6 +95,8 @@ internal sealed class NewImage
         Add("compat");
         Add("backing_file");
         Add("backing_fmt");
+        Add("data_file");
+        Add("data_file_raw");
         parts.Add($"lazy_refcounts={_values["lazy_refcounts"] ?? "off"}");
         parts.Add($"refcount_bits={_values.Number("refcount_bits") ?? 16}");
         return string.Join(' ', parts);
@@ -128,6 +132,8 @@ internal sealed class NewImage
             BackingFile = BackingFile,
             BackingFormat = _values["backing_fmt"],
             LazyRefcounts = _values.Switch("lazy_refcounts"),
+            DataFile = _values["data_file"] is { Length: > 0 } dataFile ? dataFile : null,
+            DataFileRaw = _values.Switch("data_file_raw"),
             ExtendedL2 = _values.Switch("extended_l2"),
             Preallocation = ParsePreallocation(),
             CompressionType = ParseCompressionType(),

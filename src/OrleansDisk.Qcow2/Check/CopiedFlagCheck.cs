@@ -51,7 +51,8 @@ internal sealed class CopiedFlagCheck(IBlockFile file, Header header, RefcountCh
     {
         if (!entry.HasHost(_geometry))
             return;
-        ulong refcount = await refcounts.GetRefcountAsync(_geometry.ClusterOf(entry.Host).Index);
+        // Clusters of an external data file have no refcounts and always one reference.
+        ulong refcount = _geometry.HasExternalData ? 1 : await refcounts.GetRefcountAsync(_geometry.ClusterOf(entry.Host).Index);
         if ((refcount == 1) != entry.IsCopied)
             log.Corruption($"ERROR OFLAG_COPIED data cluster: l2_entry={entry.Raw:x} refcount={refcount}");
     }

@@ -13,12 +13,10 @@ public static class ImageCheck
 {
     /// <summary>Checks an image without changing it. Memory grows with what is referenced, not with what is claimed.</summary>
     /// <exception cref="Qcow2FormatException">The header can't be read, so there is nothing to check.</exception>
-    /// <exception cref="Qcow2UnsupportedException">The image uses a feature that changes what its tables mean.</exception>
     /// <exception cref="BlockFileException">The file can't be read.</exception>
     public static async Task<CheckReport> RunAsync(IBlockFile file, CheckOptions options)
     {
         Header header = await HeaderReader.ReadAsync(file);
-        RefuseUncheckable(header);
         var log = new CheckLog(options);
         var references = new ReferenceCounts(header.Geometry, file.LengthBytes, log);
         var mapping = new MappingCheck(file, header, references, log);
@@ -26,6 +24,8 @@ public static class ImageCheck
         var refcounts = new RefcountCheck(file, header, references, log);
 
         IReadOnlyList<SnapshotEntry> entries = await snapshots.ReadAsync();
+        if (header.Geometry.HasExternalData && entries.Count > 0)
+            log.Corruption($"ERROR {entries.Count} snapshots in image with data file");
         references.Add(0, header.Geometry.ClusterBytes, ClusterUse.Header);
         await mapping.CountL1TableAsync(header.L1Table.Bytes, header.L1EntryCount, isActive: true);
         await snapshots.CountSnapshotsAsync(entries);
@@ -49,13 +49,6 @@ public static class ImageCheck
             CompressedClusters = mapping.CompressedClusters,
             ImageEndOffset = refcounts.ImageEndOffset,
         };
-    }
-
-    private static void RefuseUncheckable(Header header)
-    {
-        const string remedy = "use qemu-img check";
-        if (header.Incompatible.HasFlag(IncompatibleFeatures.ExternalDataFile))
-            throw new Qcow2UnsupportedException("checking an image with an external data file", remedy);
     }
 
     private static void CountEncryptionHeader(Header header, ReferenceCounts references)

@@ -117,6 +117,8 @@ internal sealed class MappingCheck
         if (entry.Kind(_geometry) == ClusterKind.Compressed)
         {
             SubclusterCheck.ExamineCompressed(entry, _log);
+            if (_geometry.HasExternalData)
+                _log.Corruption($"ERROR compressed cluster with data file, entry=0x{entry.Raw:x}");
             if (entry.IsCopied)
             {
                 _log.Corruption($"ERROR: coffset=0x{entry.Compressed(_geometry).Start.Bytes:x}: "
@@ -140,6 +142,8 @@ internal sealed class MappingCheck
 
     private void AddReference(L2Entry entry, ulong times)
     {
+        if (_geometry.HasExternalData)
+            return; // a data file's clusters are not counted
         if (entry.Kind(_geometry) == ClusterKind.Compressed)
         {
             CompressedExtent extent = entry.Compressed(_geometry);

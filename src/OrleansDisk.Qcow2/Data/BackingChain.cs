@@ -56,7 +56,7 @@ internal static class BackingChain
             IBlockFile file = overlayOptions.OpenFile(path, access);
             try
             {
-                return await OpenAsync(file, overlay.BackingFormat, overlayOptions with { Access = access }, above);
+                return await OpenAsync(file, overlay.BackingFormat, overlayOptions with { Access = access, DataFile = null }, above);
             }
             catch
             {

@@ -1,6 +1,7 @@
 using System.Buffers;
 using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Metadata;
 
 namespace OrleansDisk.Qcow2.Data;
@@ -11,6 +12,8 @@ namespace OrleansDisk.Qcow2.Data;
 /// </summary>
 internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, GuestReader reader)
 {
+    private static readonly ReadOnlyMemory<byte> ZeroBytes = new byte[256 << 10];
+
     private readonly ClusterGeometry _geometry = metadata.Geometry;
     private readonly WriteTargets _targets = new(metadata);
 
@@ -28,6 +31,18 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
                 return WriteInPlaceAsync(table, run, data);
         }
         return WriteRunsAsync(offset, data);
+    }
+
+    /// <summary>Writes zeros as data into a range inside the disk. The caller is inside the gate.</summary>
+    public async ValueTask WriteZeroesAsync(GuestOffset offset, long bytes)
+    {
+        for (long done = 0; done < bytes;)
+        {
+            // Parts meet at multiples of their length: a crash between two of them tears no sector.
+            int part = (int)Math.Min(bytes - done, ZeroBytes.Length - ((offset.Bytes + done) % ZeroBytes.Length));
+            await WriteAsync(offset + done, ZeroBytes[..part]);
+            done += part;
+        }
     }
 
     private async ValueTask WriteRunsAsync(GuestOffset offset, ReadOnlyMemory<byte> data)
@@ -139,7 +154,7 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
     private async ValueTask<int> AllocateAsync(ClusterReservations.Reservation reservation, L2Entry firstEntry,
         L2Entry lastEntry, GuestOffset offset, ReadOnlyMemory<byte> data)
     {
-        HostRun run = await metadata.Allocator.ReserveAsync(reservation.Count);
+        HostRun run = await ReserveHostAsync(reservation);
         try
         {
             if (run.Count < reservation.Count)
@@ -154,11 +169,23 @@ internal sealed class GuestWriter(ImageMetadata metadata, GuestData guestData, G
             await LinkAsync(reservation.First, run, filled);
             return bytes;
         }
-        catch (Exception) when (!metadata.Health.HasFailed)
+        catch (Exception) when (!metadata.Health.HasFailed && !_geometry.HasExternalData)
         {
             await metadata.Allocator.AbandonAsync(run.First, run.Count);
             throw;
         }
+    }
+
+    /// <summary>Host clusters for guest clusters that are reserved: free ones, or those that are theirs in a data file.</summary>
+    private ValueTask<HostRun> ReserveHostAsync(ClusterReservations.Reservation reservation)
+    {
+        if (!_geometry.HasExternalData)
+            return metadata.Allocator.ReserveAsync(reservation.Count);
+        long start = _geometry.OffsetOf(reservation.First).Bytes;
+        long bytes = (long)reservation.Count << _geometry.ClusterBits;
+        FileExtent extent = metadata.DataFile.GetExtent(start, start + bytes);
+        bool isHole = !extent.IsData && extent.Bytes == bytes;
+        return new ValueTask<HostRun>(new HostRun(new HostCluster(reservation.First.Index), reservation.Count, isHole));
     }
 
     /// <summary>

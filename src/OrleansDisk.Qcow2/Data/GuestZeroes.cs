@@ -1,5 +1,6 @@
 using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Metadata;
 
 namespace OrleansDisk.Qcow2.Data;
@@ -7,10 +8,8 @@ namespace OrleansDisk.Qcow2.Data;
 /// <summary>Makes ranges read as zeros by their entries alone where it can, and discards clusters.</summary>
 internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, GuestWriter writer, bool hasBacking)
 {
-    /// <summary>Zeros that are written where no entry can say them.</summary>
-    private static readonly ReadOnlyMemory<byte> ZeroBytes = new byte[256 << 10];
-
     private readonly ClusterGeometry _geometry = metadata.Geometry;
+    private readonly RawDataZeroes _rawData = new(metadata, writer);
 
     /// <summary>What becomes of an entry.</summary>
     private enum Change
@@ -31,6 +30,11 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
     /// <param name="mayUnmap">Whether host clusters may be freed; else they are kept.</param>
     public async ValueTask WriteZeroesAsync(GuestOffset offset, long bytes, bool mayUnmap)
     {
+        if (metadata.IsDataFileRaw)
+        {
+            await _rawData.ZeroAsync(offset, bytes, mayUnmap);
+            return;
+        }
         GuestOffset end = offset + bytes;
         while (offset.Bytes < end.Bytes)
         {
@@ -62,6 +66,12 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
     {
         if (metadata.Header.Version < 3 && hasBacking)
             return;
+        if (metadata.IsDataFileRaw)
+        {
+            if (metadata.Discards.Passes(DiscardType.Request))
+                await _rawData.ZeroAsync(offset, bytes, mayUnmap: true);
+            return;
+        }
         GuestOffset end = offset + bytes;
         var first = new GuestCluster(_geometry.ClusterCount(offset.Bytes));
         long count = WholeClusterCount(_geometry.OffsetOf(first), end);
@@ -138,13 +148,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         }
         if (!reader.MayHoldData(entry, offset, bytes) && metadata.Reservations.Find(cluster) is null)
             return;
-        for (long done = 0; done < bytes;)
-        {
-            // Parts meet at multiples of their length: a crash between two of them tears no sector.
-            int part = (int)Math.Min(bytes - done, ZeroBytes.Length - ((offset.Bytes + done) % ZeroBytes.Length));
-            await writer.WriteAsync(offset + done, ZeroBytes[..part]);
-            done += part;
-        }
+        await writer.WriteZeroesAsync(offset, bytes);
     }
 
     private async ValueTask ChangeAsync(GuestCluster first, long count, Change change)
@@ -170,6 +174,8 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             }
             for (int i = 0; i < free; i++)
                 ChangeEntry(pin.Table, first + i, change);
+            if (_geometry.HasExternalData && change != Change.ZeroKeep)
+                await PunchDataFileAsync(first, free);
             first += free;
             count -= free;
         }
@@ -188,6 +194,29 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         };
         if (changed != old)
             Replace(table, cluster, old, changed);
+    }
+
+    /// <summary>
+    /// Gives the space of clusters in a data file back, which no entry leads to any more. They are reserved meanwhile: the
+    /// next data of a cluster goes to the same place.
+    /// </summary>
+    private async ValueTask PunchDataFileAsync(GuestCluster first, int count)
+    {
+        if (!metadata.Discards.Passes(DiscardType.Request))
+            return;
+        using ClusterReservations.Reservation reservation = metadata.Reservations.Reserve(first, count);
+        try
+        {
+            await metadata.DataFile.PunchHoleAsync(_geometry.OffsetOf(first).Bytes, (long)count << _geometry.ClusterBits);
+        }
+        catch (BlockFileException)
+        {
+            // The space stays with the file, which will use it again: nothing is wrong with that.
+        }
+        finally
+        {
+            metadata.Order.NoteDataWritten();
+        }
     }
 
     private void Replace(CachedTable table, GuestCluster cluster, L2Entry old, L2Entry changed)

@@ -6,6 +6,9 @@ public interface IDiskSource : IAsyncDisposable
     /// <summary>The file's name as it was opened.</summary>
     string FileName { get; }
 
+    /// <summary>The name of the file in which its host offsets lie.</summary>
+    string DataFileName => FileName;
+
     /// <summary>"qcow2" or "raw".</summary>
     string Format { get; }
 

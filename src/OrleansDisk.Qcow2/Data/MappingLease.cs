@@ -139,7 +139,7 @@ public sealed class MappingLease : IDisposable
         L2Entry entry = table.ReadL2Entry(_geometry.L2SliceIndex(cluster), _geometry);
         switch (entry.KindAt(_geometry.SubclusterOf(offset), _geometry))
         {
-            case ClusterKind.Data when _geometry.IsAligned(entry.Host.Bytes):
+            case ClusterKind.Data when _geometry.IsAligned(entry.Host.Bytes) && IsInPlace(entry, cluster):
                 return entry.Host.Bytes + _geometry.OffsetInCluster(offset);
             case ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated when _metadata.Header.Version >= 3 && _geometry.IsAligned(entry.Host.Bytes):
                 return Zeros;
@@ -164,6 +164,10 @@ public sealed class MappingLease : IDisposable
         return entry.IsCopied && entry.KindAt(_geometry.SubclusterOf(offset), _geometry) == ClusterKind.Data
             ? entry.Host.Bytes + _geometry.OffsetInCluster(offset) : Unknown;
     }
+
+    /// <summary>In an external data file every cluster has its place; who finds it elsewhere has found damage.</summary>
+    private bool IsInPlace(L2Entry entry, GuestCluster cluster) =>
+        !_geometry.HasExternalData || entry.Host.Bytes == _geometry.OffsetOf(cluster).Bytes;
 
     private int BytesToSubclusterEnd(GuestOffset offset, int limit) =>
         Math.Min(_geometry.SubclusterBytes - (int)(offset.Bytes & (_geometry.SubclusterBytes - 1)), limit);

@@ -27,7 +27,7 @@ internal sealed class WriteTargets(ImageMetadata metadata)
             if (table.IsWritable(index + i, generation))
                 continue;
             Check(_geometry.ClusterOf(run.Entry.Host + ((long)i << _geometry.ClusterBits)));
-            NoteAround(table, index + i, generation);
+            NoteAround(table, first + i, generation);
         }
     }
 
@@ -35,6 +35,8 @@ internal sealed class WriteTargets(ImageMetadata metadata)
     /// <exception cref="MetadataDamagedException">It must not be written.</exception>
     public void Check(HostCluster cluster)
     {
+        if (_geometry.HasExternalData)
+            return; // the place of a guest cluster there is its own, as its entry was found to say
         if (!IsInFile(cluster))
             throw new MetadataDamagedException($"Preventing invalid write past the end of the file (at {_geometry.OffsetOf(cluster)})");
         if (metadata.Map.Find(cluster) is { } name)
@@ -42,8 +44,9 @@ internal sealed class WriteTargets(ImageMetadata metadata)
     }
 
     /// <summary>Looks at the neighbours of an entry, too: who writes here will often write there next.</summary>
-    private void NoteAround(CachedTable table, int index, long generation)
+    private void NoteAround(CachedTable table, GuestCluster guest, long generation)
     {
+        int index = _geometry.L2SliceIndex(guest);
         int start = index & ~(WordEntryCount - 1);
         int end = Math.Min(start + WordEntryCount, _geometry.L2SliceEntryCount);
         ulong mask = 0;
@@ -52,12 +55,14 @@ internal sealed class WriteTargets(ImageMetadata metadata)
             L2Entry entry = table.ReadL2Entry(i, _geometry);
             if (entry.Kind(_geometry) != ClusterKind.Data || !entry.IsCopied || !_geometry.IsAligned(entry.Host.Bytes))
                 continue;
-            HostCluster cluster = _geometry.ClusterOf(entry.Host);
-            if (IsInFile(cluster) && metadata.Map.Find(cluster) is null)
+            if (MayBeWritten(_geometry.ClusterOf(entry.Host), guest + (i - index)))
                 mask |= 1UL << (i - start);
         }
         table.SetWritable(index, mask, generation);
     }
+
+    private bool MayBeWritten(HostCluster host, GuestCluster guest) => _geometry.HasExternalData
+        ? host.Index == guest.Index : IsInFile(host) && metadata.Map.Find(host) is null;
 
     private bool IsInFile(HostCluster cluster) => cluster.Index < _geometry.ClusterCount(metadata.File.LengthBytes);
 }

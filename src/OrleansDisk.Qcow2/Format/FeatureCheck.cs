@@ -51,8 +51,6 @@ internal static class FeatureCheck
         const string remedy = "use qemu-img convert to make an image without it";
         if (header.Encryption != EncryptionMethod.None)
             throw new Qcow2UnsupportedException($"encryption ({header.Encryption.ToString().ToLowerInvariant()})", remedy);
-        if (header.Incompatible.HasFlag(IncompatibleFeatures.ExternalDataFile))
-            throw new Qcow2UnsupportedException("external data file", remedy);
     }
 
     /// <summary>Refuses writing where only reading is safe.</summary>

@@ -72,6 +72,10 @@ public sealed record Header
     /// <summary>Fields behind those that are known here, kept as they are (version 3).</summary>
     public byte[] UnknownFields { get; init; } = [];
 
+    /// <summary>The name of the external data file as stored, or null.</summary>
+    public string? DataFile => Find(HeaderExtensionType.ExternalDataFileName) is { } extension
+        ? Encoding.UTF8.GetString(extension.Data).Split('\0')[0] is { Length: > 0 } name ? name : null : null;
+
     /// <summary>The recorded format of the backing file, or null.</summary>
     public string? BackingFormat =>
         Find(HeaderExtensionType.BackingFormat) is { } extension ? Encoding.UTF8.GetString(extension.Data) : null;

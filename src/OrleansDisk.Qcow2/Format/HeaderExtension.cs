@@ -26,6 +26,9 @@ public sealed record HeaderExtension(HeaderExtensionType Type, byte[] Data)
     public static HeaderExtension BackingFormat(string format) =>
         new(HeaderExtensionType.BackingFormat, Encoding.UTF8.GetBytes(format));
 
+    public static HeaderExtension DataFile(string name) =>
+        new(HeaderExtensionType.ExternalDataFileName, Encoding.UTF8.GetBytes(name));
+
     /// <summary>Place among the extensions of a header, as QEMU writes them; those of one rank keep their order.</summary>
     internal int Rank => Type switch
     {

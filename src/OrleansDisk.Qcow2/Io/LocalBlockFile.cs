@@ -48,11 +48,24 @@ public sealed class LocalBlockFile : IBlockFile
     /// <exception cref="ImageLockedException">It is there and in use.</exception>
     public static LocalBlockFile Create(string path)
     {
-        LocalBlockFile file = Open(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, ImageAccess.Write);
+        LocalBlockFile file = OpenOrCreate(path, out _);
         if (file.LengthBytes != 0)
             file.Truncate(0);
         return file;
     }
+
+    /// <summary>Opens a file for writing, and makes it when it is not there; what it holds stays.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="isNew">Whether it was not there.</param>
+    /// <exception cref="ImageLockedException">It is there and in use.</exception>
+    public static LocalBlockFile OpenOrCreate(string path, out bool isNew)
+    {
+        isNew = !File.Exists(path);
+        return Open(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, ImageAccess.Write);
+    }
+
+    /// <summary>Takes a file away that <see cref="OpenOrCreate"/> has made.</summary>
+    public static void Delete(string path) => File.Delete(path);
 
     private static LocalBlockFile Open(string path, FileMode mode, FileAccess fileAccess, ImageAccess access)
     {

@@ -15,9 +15,10 @@ internal sealed class ImageMetadata
     private bool _isDisjoint;
 
     private ImageMetadata(
-        IBlockFile file, Header header, PointerTable l1, PointerTable refcountTable, MetadataMap map, Qcow2OpenOptions options, CacheSizes caches)
+        IBlockFile file, IBlockFile dataFile, Header header, PointerTable l1, PointerTable refcountTable, MetadataMap map, Qcow2OpenOptions options, CacheSizes caches)
     {
         File = file;
+        DataFile = dataFile;
         Header = header;
         Map = map;
         _l1 = l1;
@@ -32,7 +33,7 @@ internal sealed class ImageMetadata
         bool IsWriting() => Order!.IsWriting;
         _l2Cache = new TableCache(file, header.Geometry.L2SliceBytes, caches.L2Bytes, WriteBackAsync, IsWriting) { Removed = Published.Withdraw };
         _refcountBlocks = new TableCache(file, tableBytes, caches.RefcountBytes, WriteBackAsync, IsWriting);
-        Order = new WriteOrder(file, Health, tableBytes, l1, _l2Cache, refcountTable, _refcountBlocks, Freed)
+        Order = new WriteOrder(file, dataFile, Health, tableBytes, l1, _l2Cache, refcountTable, _refcountBlocks, Freed)
         {
             ClustersUnreferenced = Release,
             RefcountTableMoved = (offset, clusters) =>
@@ -48,6 +49,12 @@ internal sealed class ImageMetadata
     }
 
     public IBlockFile File { get; }
+
+    /// <summary>Where guest data lies: an external data file, or <see cref="File"/> itself.</summary>
+    public IBlockFile DataFile { get; }
+
+    /// <summary>Whether the data file is the disk's bytes even without the metadata: zeros must lie in it, too.</summary>
+    public bool IsDataFileRaw => Geometry.HasExternalData && Header.Autoclear.HasFlag(AutoclearFeatures.RawExternalData);
 
     public Header Header { get; private set; }
 
@@ -85,7 +92,8 @@ internal sealed class ImageMetadata
 
     /// <summary>Reads the tables that stay in memory.</summary>
     /// <exception cref="BlockFileException">They can't be read.</exception>
-    public static async Task<ImageMetadata> LoadAsync(IBlockFile file, Header header, Qcow2OpenOptions options)
+    public static async Task<ImageMetadata> LoadAsync(
+        IBlockFile file, IBlockFile? externalDataFile, Header header, Qcow2OpenOptions options)
     {
         var caches = CacheSizes.Of(options, header);
         header = header with { Geometry = header.Geometry.WithL2SliceBytes(caches.L2EntryBytes) };
@@ -101,7 +109,7 @@ internal sealed class ImageMetadata
             MapTables(l1, refcountTable, map);
             await MapSnapshotsAsync(file, header, map);
         }
-        return new ImageMetadata(file, header, l1, refcountTable, map, options, caches);
+        return new ImageMetadata(file, externalDataFile ?? file, header, l1, refcountTable, map, options, caches);
     }
 
     /// <summary>
@@ -154,6 +162,8 @@ internal sealed class ImageMetadata
     /// <summary>The host clusters in which an entry has a reference each.</summary>
     private (HostCluster First, long Count) ClustersOf(L2Entry entry)
     {
+        if (Geometry.HasExternalData)
+            return default; // nobody counts references in a data file
         switch (entry.Kind(Geometry))
         {
             case ClusterKind.Data or ClusterKind.ZeroAllocated:

@@ -6,11 +6,12 @@ namespace OrleansDisk.Qcow2.Metadata;
 
 /// <summary>
 /// The only one that asks the file to flush, and the only one that writes tables: what nothing reaches yet, barrier, the
-/// pointer to it, barrier. docs/consistency.md states the rules as W1 to W8.
+/// pointer to it, barrier. docs/consistency.md states the rules as W1 to W9.
 /// </summary>
 internal sealed class WriteOrder
 {
     private readonly IBlockFile _file;
+    private readonly IBlockFile _dataFile;
     private readonly ImageHealth _health;
     private readonly PointerTable _l1;
     private readonly TableCache _l2Tables;
@@ -24,10 +25,10 @@ internal sealed class WriteOrder
     private Task _running = Task.CompletedTask;
     private bool _hasUnflushedData;
 
-    public WriteOrder(IBlockFile file, ImageHealth health, int clusterBytes, PointerTable l1, TableCache l2Tables,
+    public WriteOrder(IBlockFile file, IBlockFile dataFile, ImageHealth health, int clusterBytes, PointerTable l1, TableCache l2Tables,
         PointerTable refcountTable, TableCache refcountBlocks, FreedClusters freed)
     {
-        (_file, _health, _clusterBytes, _l1, _l2Tables) = (file, health, clusterBytes, l1, l2Tables);
+        (_file, _dataFile, _health, _clusterBytes, _l1, _l2Tables) = (file, dataFile, health, clusterBytes, l1, l2Tables);
         (_refcountTable, _refcountBlocks, _freed) = (refcountTable, refcountBlocks, freed);
         // Who had the image before may have died with writes acknowledged and not flushed: the first flush is for them, too.
         _hasUnflushedData = !file.IsReadOnly;
@@ -86,6 +87,7 @@ internal sealed class WriteOrder
         _health.ThrowIfFailed();
         try
         {
+            await FlushDataAsync();
             await _file.FlushAsync();
             foreach (HeaderWrite step in steps)
             {
@@ -166,6 +168,7 @@ internal sealed class WriteOrder
             await WriteAsync(work.RefcountBlocks);
             if (work.RefcountTable.Count > 0)
                 await WriteRefcountTableAsync(work, refcountTable, refcountTableEntries);
+            await FlushDataAsync(); // W9
             await _file.FlushAsync(); // W1, W2: data, copies, refcounts and new tables are there ...
             if (work.L2Tables.Count + work.L1.Count > 0)
             {
@@ -204,6 +207,9 @@ internal sealed class WriteOrder
         await _file.WriteAsync(HeaderField.RefcountTableOffset, fields);
         RefcountTableMoved?.Invoke(table, clusters);
     }
+
+    /// <summary>W9: an external data file is flushed before the image's own; else the next barrier covers guest data.</summary>
+    private ValueTask FlushDataAsync() => ReferenceEquals(_dataFile, _file) ? ValueTask.CompletedTask : _dataFile.FlushAsync();
 
     private async Task WriteAsync(List<DirtyPart> parts)
     {

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 
@@ -11,23 +12,32 @@ public static class CreateOperation
 
     private const int ChunkBytes = 1 << 20;
 
-    /// <summary>Makes the file of that name an image, replacing what it held; see the other overload.</summary>
-    /// <exception cref="Qcow2Exception">The options can't be had, or the file is in use; it is untouched then.</exception>
-    /// <exception cref="IOException">The file can't be written.</exception>
+    /// <summary>
+    /// Makes the file of that name an image, and its external data file if it is to have one, replacing what they held; see
+    /// the other overload.
+    /// </summary>
+    /// <exception cref="Qcow2Exception">The options can't be had, or a file is in use; both are untouched then.</exception>
+    /// <exception cref="IOException">A file can't be written.</exception>
     public static async Task<Header> CreateAsync(string path, CreateOptions options)
     {
         Plan plan = Prepare(options);
+        if (options.DataFile is not null)
+            return await CreateWithDataFileAsync(path, ExternalDataFile.ResolvePath(path, options.DataFile), plan);
         await using var file = LocalBlockFile.Create(path);
-        return await WriteAsync(file, plan);
+        return await WriteAsync(file, dataFile: null, plan);
     }
 
     /// <summary>
     /// Makes an image of <paramref name="file"/>, replacing what it held. The header is written last, behind a flush:
     /// a create that fails or is interrupted leaves a file that is no image.
     /// </summary>
-    /// <exception cref="Qcow2Exception">The options can't be had; the file is untouched then.</exception>
-    /// <exception cref="BlockFileException">The file can't be written.</exception>
-    public static Task<Header> CreateAsync(IBlockFile file, CreateOptions options) => WriteAsync(file, Prepare(options));
+    /// <param name="file">The image's file.</param>
+    /// <param name="options">What the image is to be.</param>
+    /// <param name="dataFile">The external data file, if the image is to have one: it is emptied just before the header comes.</param>
+    /// <exception cref="Qcow2Exception">The options can't be had; the files are untouched then.</exception>
+    /// <exception cref="BlockFileException">A file can't be written.</exception>
+    public static Task<Header> CreateAsync(IBlockFile file, CreateOptions options, IBlockFile? dataFile = null) =>
+        WriteAsync(file, dataFile, Prepare(options));
 
     /// <summary>An image that can be written: all that can be refused has been.</summary>
     private sealed record Plan(Header Header, InitialLayout Layout, long DataClusterCount);
@@ -42,14 +52,34 @@ public static class CreateOperation
         long l1EntryCount = geometry.L1EntryCount(virtualBytes);
         if (l1EntryCount * sizeof(ulong) > ClusterGeometry.MaxL1Bytes)
             throw TooLarge();
-        long dataClusterCount =
-            options.Preallocation == Preallocation.Metadata ? geometry.ClusterCount(virtualBytes) : 0;
+        // With a raw data file the metadata says what the file alone would say: all of it is data.
+        bool isPreallocated = options.Preallocation == Preallocation.Metadata || options.DataFileRaw;
+        long dataClusterCount = isPreallocated ? geometry.ClusterCount(virtualBytes) : 0;
         var layout = InitialLayout.Plan(geometry, l1EntryCount, dataClusterCount);
         Header header = DescribeImage(options, geometry, virtualBytes, l1EntryCount, layout.RefcountTableClusters);
         return new Plan(header, layout, dataClusterCount);
     }
 
-    private static async Task<Header> WriteAsync(IBlockFile file, Plan plan)
+    /// <summary>A data file that is made here goes again when the image can't be made; one that was there stays.</summary>
+    private static async Task<Header> CreateWithDataFileAsync(string path, string dataPath, Plan plan)
+    {
+        if (Path.GetFullPath(path) == Path.GetFullPath(dataPath))
+            throw new Qcow2Exception($"'{path}' can't be its own data file");
+        bool isNew = false;
+        try
+        {
+            await using var dataFile = LocalBlockFile.OpenOrCreate(dataPath, out isNew);
+            await using var file = LocalBlockFile.Create(path);
+            return await WriteAsync(file, dataFile, plan);
+        }
+        catch when (isNew)
+        {
+            LocalBlockFile.Delete(dataPath);
+            throw;
+        }
+    }
+
+    private static async Task<Header> WriteAsync(IBlockFile file, IBlockFile? dataFile, Plan plan)
     {
         (Header header, InitialLayout layout, long dataClusterCount) = plan;
         ClusterGeometry geometry = header.Geometry;
@@ -67,6 +97,12 @@ public static class CreateOperation
             await file.WriteAsync(header.L1Table.Bytes, l1Table);
         await WriteRefcountsAsync(file, geometry, layout);
         await file.FlushAsync();
+        if (dataFile is not null)
+        {
+            await dataFile.SetLengthAsync(0);
+            await dataFile.SetLengthAsync(header.VirtualBytes);
+            await dataFile.FlushAsync();
+        }
         await file.WriteAsync(0, headerCluster);
         await file.FlushAsync();
         return header;
@@ -81,6 +117,8 @@ public static class CreateOperation
         var extensions = new List<HeaderExtension>();
         if (options.BackingFormat is not null)
             extensions.Add(HeaderExtension.BackingFormat(options.BackingFormat));
+        if (options.DataFile is not null)
+            extensions.Add(HeaderExtension.DataFile(options.DataFile));
         var header = new Header
         {
             Version = options.Version,
@@ -90,6 +128,7 @@ public static class CreateOperation
             RefcountTable = geometry.OffsetOf(new HostCluster(1)),
             RefcountTableClusters = (int)refcountTableClusters,
             Incompatible = options.Features,
+            Autoclear = options.DataFileRaw ? AutoclearFeatures.RawExternalData : AutoclearFeatures.None,
             CompressionType = options.CompressionType,
             Compatible = options.LazyRefcounts ? CompatibleFeatures.LazyRefcounts : CompatibleFeatures.None,
             HeaderBytes = options.Version >= 3 ? Header.Version3Bytes : Header.Version2Bytes,

@@ -40,6 +40,15 @@ public sealed record CreateOptions
 
     public Preallocation Preallocation { get; init; }
 
+    /// <summary>
+    /// Name of the external data file as it is to be stored, or null: guest data lies in the image then. Relative names start
+    /// from the image's directory (version 3).
+    /// </summary>
+    public string? DataFile { get; init; }
+
+    /// <summary>Whether the data file is to be a raw image of the disk by itself; it takes no backing file.</summary>
+    public bool DataFileRaw { get; init; }
+
     /// <summary>Extended L2 entries, with 32 subclusters a cluster (version 3, clusters of 16 KiB and more).</summary>
     public bool ExtendedL2 { get; init; }
 
@@ -76,6 +85,7 @@ public sealed record CreateOptions
                 "Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)");
         }
         ValidateBackingFile();
+        ValidateDataFile();
         ArgumentOutOfRangeException.ThrowIfNegative(VirtualBytes);
     }
 
@@ -91,6 +101,19 @@ public sealed record CreateOptions
         const int minClusterBytes = 1 << ClusterGeometry.MinSubclusteredBits;
         if (ClusterBytes < minClusterBytes)
             throw new Qcow2Exception($"Extended L2 entries are only supported with cluster sizes of at least {minClusterBytes} bytes");
+    }
+
+    private void ValidateDataFile()
+    {
+        if (DataFileRaw && DataFile is null)
+            throw new Qcow2Exception("data-file-raw requires data-file");
+        if (DataFileRaw && BackingFile is not null)
+            throw new Qcow2Exception("Backing file and data-file-raw cannot be used at the same time");
+        if (DataFile is not null && Version < 3)
+        {
+            throw new Qcow2Exception("External data files are only supported with compatibility level 1.1 and above "
+                + "(use version=v3 or greater)");
+        }
     }
 
     private void ValidateBackingFile()
@@ -109,6 +132,7 @@ public sealed record CreateOptions
     /// <summary>The incompatible features that the image will have.</summary>
     internal IncompatibleFeatures Features =>
         (ExtendedL2 ? IncompatibleFeatures.ExtendedL2 : IncompatibleFeatures.None)
+        | (DataFile is not null ? IncompatibleFeatures.ExternalDataFile : IncompatibleFeatures.None)
         | (CompressionType != CompressionType.Zlib ? IncompatibleFeatures.CompressionType : IncompatibleFeatures.None);
 
     /// <summary>The cluster and refcount sizes; only for valid options.</summary>

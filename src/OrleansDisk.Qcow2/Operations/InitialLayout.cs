@@ -86,7 +86,8 @@ internal sealed class InitialLayout
             for (int done = 0; done < inTable;)
             {
                 int count = Math.Min(Math.Min(runLimit, MaxRunClusterCount - (done % MaxRunClusterCount)), inTable - done);
-                yield return new L2Placement(guest >> _geometry.L2Bits, table, done, Allocate(count), count);
+                long data = _geometry.HasExternalData ? guest + done : Allocate(count);
+                yield return new L2Placement(guest >> _geometry.L2Bits, table, done, data, count);
                 done += count;
             }
             guest += inTable;
@@ -117,6 +118,6 @@ internal sealed class InitialLayout
 /// <param name="L1Index">Index of the table's L1 entry.</param>
 /// <param name="Table">Cluster of the table.</param>
 /// <param name="FirstEntry">Index of the first entry in the table.</param>
-/// <param name="FirstData">Host cluster of the first entry; the others follow.</param>
+/// <param name="FirstData">Host cluster of the first entry, in the image or in its data file; the others follow.</param>
 /// <param name="Count">Number of entries.</param>
 internal readonly record struct L2Placement(long L1Index, long Table, int FirstEntry, long FirstData, int Count);

@@ -94,7 +94,15 @@ public static class MapOperation
             // A layer that ends here decides nothing; the one above reads as zeros.
             bool isBottom = depth + 1 == layers.Count || start >= layers[depth + 1].VirtualBytes;
             if (isBottom)
-                return new MapExtent(start, bytes, depth) { IsZero = true };
+            {
+                // Space that subclusters have in the file is theirs even before they have data.
+                return new MapExtent(start, bytes, depth)
+                {
+                    IsZero = true,
+                    HostOffset = extent.HostOffset,
+                    FileName = layer.Source.DataFileName,
+                };
+            }
             bytes = Math.Min(bytes, layers[depth + 1].VirtualBytes - start);
         }
     }
@@ -123,7 +131,7 @@ public static class MapOperation
             IsData = isData,
             IsAllocated = extent.State is DiskExtentState.Data or DiskExtentState.ZeroAllocated,
             HostOffset = extent.HostOffset,
-            FileName = layer.Source.FileName,
+            FileName = layer.Source.DataFileName,
         };
     }
 }

@@ -18,6 +18,8 @@ public static class PreallocationProbe
     public static async Task<bool> IsPreallocatedAsync(IBlockFile file, Header header, long allocatedBytes)
     {
         ClusterGeometry geometry = header.Geometry;
+        if (geometry.HasExternalData)
+            return false; // its clusters are in no refcount
         long allocated = allocatedBytes >> geometry.ClusterBits;
         long limit = allocated + Math.Max(allocated / 9, 2);
         long fileClusters = geometry.ClusterCount(file.LengthBytes);

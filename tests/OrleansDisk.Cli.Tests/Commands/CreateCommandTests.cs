@@ -120,7 +120,7 @@ public sealed class CreateCommandTests : IDisposable
     [InlineData("-o compression_type=zstd,compat=0.10")]
     [InlineData("-o preallocation=full")]
     [InlineData("-o extended_l2=on,cluster_size=4k")]
-    [InlineData("-o data_file=x")]
+    [InlineData("-o data_file=x,compat=0.10")]
     public void A_refused_create_leaves_the_file_that_was_there(string options)
     {
         File.WriteAllText(_ours.File("a"), "precious");

@@ -209,15 +209,6 @@ public sealed class ImageCheckTests : IDisposable
         Assert.Contains("Too much extra metadata in snapshot table entry 0", Messages(report)[0], StringComparison.Ordinal);
     }
 
-    [Theory]
-    [InlineData("data_file=data.raw", "checking an image with an external data file")]
-    public async Task What_changes_the_meaning_of_tables_is_refused_by_name(string options, string feature)
-    {
-        MakeImage(options);
-        Qcow2UnsupportedException error = await Assert.ThrowsAsync<Qcow2UnsupportedException>(CheckAsync);
-        Assert.Equal(feature, error.Feature);
-    }
-
     private void MakeImage(string options, params string[] commands)
     {
         ExternalTool.QemuImg(_directory.Directory, "create", "-q", "-f", "qcow2", "-o", options, Image, "4M").Succeeded();
