@@ -173,15 +173,16 @@ internal sealed class DiskOpener
         (IDiskSource? backing, bool opensBacking) = await OpenBackingAsync(opened, access);
         try
         {
-            opened.Options.RefuseRestOfFormat("qcow2");
-            Qcow2Image image = await Qcow2Image.OpenAsync(opened.File, new Qcow2OpenOptions
+            var defaults = new Qcow2OpenOptions
             {
                 Access = access,
                 PassDiscard = passDiscard,
                 OpenBacking = opensBacking,
                 Backing = backing,
                 OpenFile = OpenBackingFile,
-            });
+            };
+            Qcow2OpenOptions options = Qcow2RuntimeOptions.Parse(opened.Options.TakeAll(), defaults);
+            Qcow2Image image = await Qcow2Image.OpenAsync(opened.File, options);
             _image ??= image;
             _files[image.FileName] = opened.File;
             if (opened.Blkdebug is { } blkdebug)

@@ -47,12 +47,7 @@ internal static class OpenCommands
             throw new ShellException("--image-opts and 'open -o' are mutually exclusive");
         if (arguments.Operands.Count > 1)
             throw new ShellUsageException(arguments.Command);
-        var options = new BlockOptions();
-        foreach ((char letter, string value) in arguments.Options)
-        {
-            if (letter == 'o')
-                options.Merge(BlockOptionText.ParseList(value, firstName: null));
-        }
+        BlockOptions options = OptionsOf(arguments);
         string? name = arguments.Operands.FirstOrDefault();
         if (session.TakesOptionLists && name is not null)
         {
@@ -87,23 +82,32 @@ internal static class OpenCommands
             throw new CommandFailedException("Only one -r/-w option may be given");
         if (arguments.Operands.Count > 0)
             throw new ShellUsageException(arguments.Command);
-        BlockOptions options = old.Options.Copy();
+        BlockOptions options = OptionsOf(arguments);
+        bool changesAccess = arguments.Has('r') || arguments.Has('w');
+        if (changesAccess && options.Has("read-only"))
+            throw new CommandFailedException("Cannot set both -r/-w and 'read-only'");
+        if (arguments.Has('c') && (options.Has("cache.direct") || options.Has("cache.no-flush")))
+            throw new CommandFailedException("Cannot set both -c and the cache options");
+        ImageAccess access = arguments.Has('r') ? ImageAccess.Read : arguments.Has('w') ? ImageAccess.Write : old.Access;
+        if (options.TakeSwitch("read-only") is { } isReadOnly)
+            access = isReadOnly ? ImageAccess.Read : ImageAccess.Write;
+        return await session.ReopenAsync(old with
+        {
+            Options = ReopenOptions.Join(options, old.Options),
+            Access = access,
+            Cache = arguments.Value('c') is { } cache ? CacheOf(cache) : old.Cache,
+        });
+    }
+
+    private static BlockOptions OptionsOf(ShellArguments arguments)
+    {
+        var options = new BlockOptions();
         foreach ((char letter, string value) in arguments.Options)
         {
             if (letter == 'o')
                 options.Merge(BlockOptionText.ParseList(value, firstName: null));
         }
-        DiskRequest changed = old with
-        {
-            Options = options,
-            Access = arguments.Has('r') ? ImageAccess.Read : arguments.Has('w') ? ImageAccess.Write : old.Access,
-            Cache = arguments.Value('c') is { } cache ? CacheOf(cache) : old.Cache,
-        };
-        await session.CloseAsync();
-        if (await session.OpenAsync(changed))
-            return true;
-        await session.OpenAsync(old);
-        return false;
+        return options;
     }
 
     /// <summary>The cache mode of a name; without one, each write is followed by a flush.</summary>

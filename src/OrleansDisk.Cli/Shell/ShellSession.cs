@@ -46,19 +46,38 @@ internal sealed class ShellSession(Terminal terminal, Secrets secrets, bool take
             terminal.Error("file open already, try 'help close'");
             return false;
         }
+        if (await TryOpenAsync(request) is not { } complaint)
+            return true;
+        terminal.Error($"{(request.Name is null ? "can't open" : $"can't open device {request.Name}")}: {complaint}");
+        return false;
+    }
+
+    /// <summary>Opens the disk that is open in another way; it stays as it is when that can't be.</summary>
+    public async Task<bool> ReopenAsync(DiskRequest request)
+    {
+        DiskRequest old = Disk.Request;
+        await CloseAsync();
+        if (await TryOpenAsync(request) is not { } complaint)
+            return true;
+        terminal.Error(complaint);
+        await OpenAsync(old);
+        return false;
+    }
+
+    /// <summary>Opens a disk; the text says why it can't, or null.</summary>
+    private async Task<string?> TryOpenAsync(DiskRequest request)
+    {
         try
         {
             _disk = await DiskOpener.OpenAsync(request);
             if (_disk.Blkdebug is { } blkdebug)
                 blkdebug.Report = terminal.WriteLine;
             _hasToldOfDamage = false;
-            return true;
+            return null;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or CommandFailedException)
         {
-            string what = request.Name is null ? "can't open" : $"can't open device {request.Name}";
-            terminal.Error($"{what}: {e.Message}");
-            return false;
+            return e.Message;
         }
     }
 

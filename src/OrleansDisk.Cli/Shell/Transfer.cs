@@ -36,7 +36,7 @@ internal sealed class Transfer(ShellArguments arguments, long offset, long bytes
     public long ComparedBytes { get; init; }
 
     /// <summary>Whether an exception is the failure of a request, and not a defect.</summary>
-    public static bool IsFailure(Exception e) => e is IOException or ArgumentOutOfRangeException or NotSupportedException;
+    public static bool IsFailure(Exception e) => e is IOException or ArgumentException or NotSupportedException or ShellException;
 
     /// <summary>A range past the end fails as a whole.</summary>
     public static void RequireInside(ShellSession session, long offset, long bytes) =>
@@ -98,7 +98,7 @@ internal sealed class Transfer(ShellArguments arguments, long offset, long bytes
         }
         else if (IsCompressed)
         {
-            throw new Qcow2UnsupportedException("writing compressed clusters", "write without -c");
+            await WriteCompressedAsync(session, buffer);
         }
         else
         {
@@ -106,6 +106,18 @@ internal sealed class Transfer(ShellArguments arguments, long offset, long bytes
         }
         if (isThrough)
             await session.Disk.FlushAsync();
+    }
+
+    private async Task WriteCompressedAsync(ShellSession session, byte[] buffer)
+    {
+        if (session.Disk.Image is not { } image)
+            throw new NotSupportedException($"the format '{session.Disk.Source.Format}' has no compressed clusters");
+        int clusterBytes = image.Header.Geometry.ClusterBytes;
+        bool reachesEnd = offset + bytes == image.VirtualBytes;
+        if (offset % clusterBytes != 0 || (bytes % clusterBytes != 0 && !reachesEnd))
+            throw new ShellException("compressed clusters are written whole");
+        for (int at = 0; at < buffer.Length; at += clusterBytes)
+            await image.WriteCompressedAsync(offset + at, buffer.AsMemory(at, Math.Min(clusterBytes, buffer.Length - at)));
     }
 
     private bool Compare(byte[] buffer, StringBuilder text)
