@@ -15,6 +15,8 @@ namespace OrleansDisk.Cli.Opening;
 /// </summary>
 internal sealed class DiskOpener
 {
+    private const int SectorBytes = 512;
+
     private readonly DiskRequest _request;
     private readonly Dictionary<string, IBlockFile> _files = new(StringComparer.Ordinal);
     private readonly FileOpener _fileOpener;
@@ -37,8 +39,8 @@ internal sealed class DiskOpener
         IDiskSource source = await opener.OpenNodeAsync(request.Name, request.Options.Copy(), access);
         if (request.IsTemporary)
             source = opener._image = await TemporaryOverlay.CreateAsync(source);
-        if (request.CopyOnRead && source is IWritableDisk writable)
-            source = new CopyOnReadDisk(writable, opener._blkdebug);
+        if (request.CopyOnRead)
+            source = opener.CopyOnRead(source);
         return new OpenedDisk
         {
             Source = source,
@@ -83,7 +85,10 @@ internal sealed class DiskOpener
         switch (driver)
         {
             case "copy-on-read":
-                return new CopyOnReadDisk(await OpenChildAsync("file", name, options, access, driver), _blkdebug);
+                return CopyOnRead(await OpenChildAsync("file", name, options, access, driver));
+            case "compress":
+                return await OpenChildAsync("file", name, options, access, driver) is Qcow2Image image ? new CompressDisk(image)
+                    : throw new CommandFailedException("Compression is not supported for the given image format");
             case "throttle":
                 _ = options.Take("throttle-group");
                 return await OpenChildAsync("file", name, options, access, driver);
@@ -104,6 +109,10 @@ internal sealed class DiskOpener
         }
         return await OpenFormatAsync(await OpenFileAsync(name, options, access, driver), access, passDiscard);
     }
+
+    private CopyOnReadDisk CopyOnRead(IDiskSource below) => below is IWritableDisk { IsReadOnly: false } disk
+        ? new CopyOnReadDisk(disk, _image?.Header.Geometry.ClusterBytes ?? SectorBytes, _blkdebug)
+        : throw new CommandFailedException("Can't use copy-on-read on read-only device");
 
     /// <summary>The one disk below a driver that only passes on.</summary>
     private async Task<IWritableDisk> OpenChildAsync(string child, string? name, BlockOptions options, ImageAccess access, string driver)

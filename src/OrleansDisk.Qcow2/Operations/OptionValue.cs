@@ -28,11 +28,13 @@ internal static class OptionValue
         };
     }
 
-    /// <summary>A number of at least 0; null when it is not given.</summary>
+    /// <summary>A number of 64 bits, a negative one as QEMU reads it: 2^64 less; null when it is not given.</summary>
     public static ulong? Number(IReadOnlyDictionary<string, string> values, string name)
     {
         if (!values.TryGetValue(name, out string? text))
             return null;
+        if (text.StartsWith('-') && long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long negative))
+            return (ulong)negative;
         bool isHexadecimal = text.StartsWith("0x", StringComparison.OrdinalIgnoreCase);
         bool isNumber = isHexadecimal
             ? ulong.TryParse(text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong number)
