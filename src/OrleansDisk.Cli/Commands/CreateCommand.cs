@@ -13,6 +13,7 @@ internal static class CreateCommand
           -u            do not look at the backing file
           -o OPTIONS    name=value,...; -o help lists them
           -q            say nothing
+          --object OBJECT  secret,id=ID,data=TEXT|file=FILE,format=raw|base64
 
         SIZE is in bytes, or has a suffix: k, M, G, T, P, E.
         """;
@@ -44,7 +45,7 @@ internal static class CreateCommand
         [
             Command.FormatOption, Command.QuietOption, new OptionSpec('b', null, HasValue: true),
             new OptionSpec('F', null, HasValue: true), new OptionSpec('u', null, HasValue: false),
-            new OptionSpec('o', null, HasValue: true),
+            new OptionSpec('o', null, HasValue: true), Command.ObjectOption,
         ],
         RunAsync)
     {

@@ -1,4 +1,5 @@
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Opening;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
@@ -42,6 +43,8 @@ internal sealed class NewImage
             _values.Set(name, value);
         }
         _looksAtBacking = !options.Has("u");
+        if (_values["backing_file"] == "")
+            throw new CommandFailedException("Expected backing file name, got empty string");
         if (size is not null && _values["size"] is not null)
             throw new CommandFailedException("The image size must be specified only once");
         if (size is not null)
@@ -62,7 +65,7 @@ internal sealed class NewImage
         if (BackingFile is { } backing)
         {
             string backingPath = ImageInfo.ResolveBackingFile(_path, backing);
-            if (Path.GetFullPath(backingPath) == Path.GetFullPath(_path))
+            if (backing == _path || Path.GetFullPath(backingPath) == Path.GetFullPath(_path))
                 throw new CommandFailedException("Error: Trying to create an image with the same filename as the backing file");
             if (_looksAtBacking)
             {
@@ -167,10 +170,14 @@ internal sealed class NewImage
     /// <summary>The size of the backing file's disk; a file that is not there fails the create.</summary>
     private async Task<long> BackingBytesAsync(string backingPath)
     {
+        bool isOpen = false;
         try
         {
             string? format = _values["backing_fmt"];
-            ImageInfo info = await ImageInfo.ReadAsync(backingPath, format, ImageAccess.ReadShared);
+            DiskRequest request = DiskRequest.Of(backingPath, isOptionList: false, format) with { Access = ImageAccess.ReadShared };
+            await using OpenedFile opened = await DiskOpener.OpenFileAsync(request);
+            ImageInfo info = await ImageInfo.ReadAsync(opened.File, opened.Format);
+            isOpen = true;
             if (format is null)
             {
                 throw new CommandFailedException(
@@ -178,7 +185,7 @@ internal sealed class NewImage
             }
             return info.VirtualBytes;
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException || e is CommandFailedException && !isOpen)
         {
             throw new CommandFailedException($"{e.Message}\nCould not open backing image.");
         }

@@ -17,10 +17,14 @@ internal sealed class DiskOpener
 {
     private const int SectorBytes = 512;
 
+    /// <summary>Deeper chains are refused: they are loops or attacks.</summary>
+    private const int MaxDepth = 200;
+
     private readonly DiskRequest _request;
     private readonly Dictionary<string, IBlockFile> _files = new(StringComparer.Ordinal);
     private readonly FileOpener _fileOpener;
     private Qcow2Image? _image;
+    private int _depth;
     private BlkdebugRules? _blkdebug;
 
     private DiskOpener(DiskRequest request)
@@ -37,10 +41,18 @@ internal sealed class DiskOpener
         var opener = new DiskOpener(request);
         ImageAccess access = request.IsTemporary ? ImageAccess.Read : request.Access;
         IDiskSource source = await opener.OpenNodeAsync(request.Name, request.Options.Copy(), access);
-        if (request.IsTemporary)
-            source = opener._image = await TemporaryOverlay.CreateAsync(source);
-        if (request.CopyOnRead)
-            source = opener.CopyOnRead(source);
+        try
+        {
+            if (request.IsTemporary)
+                source = opener._image = await TemporaryOverlay.CreateAsync(source);
+            if (request.CopyOnRead)
+                source = opener.CopyOnRead(source);
+        }
+        catch
+        {
+            await source.DisposeAsync();
+            throw;
+        }
         return new OpenedDisk
         {
             Source = source,
@@ -216,20 +228,18 @@ internal sealed class DiskOpener
         BlockOptions below = opened.Options.TakeChild("backing");
         if (node is not null || !_request.WithBacking)
             return (null, false);
-        if (below.IsEmpty)
-            return (null, true);
         string? name = null;
         if (!below.HasChild("file") && !below.Has("filename"))
         {
             Qcow2.Format.Header header = await HeaderReader.ReadAsync(opened.File);
-            name = header.BackingFile is { } stored ? ImageInfo.ResolveBackingFile(opened.File.Name, stored) : null;
-            if (header.BackingFormat is { } format && !below.Has("driver"))
-                below["driver"] = format;
-            if (name is not null && FileOpener.ProtocolOf(name) != "file")
-                throw new CommandFailedException($"The backing file '{name}' that the image names is no file; give backing.file.filename");
+            if (below.IsEmpty && !BackingName.IsOptions(header))
+                return (null, true);
+            name = BackingName.Of(opened.File.Name, header, below);
         }
         try
         {
+            if (++_depth > MaxDepth)
+                throw new CommandFailedException($"the chain is deeper than {MaxDepth} images, or a loop");
             return (await OpenNodeAsync(name, below, access == ImageAccess.ReadShared ? access : ImageAccess.Read), false);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or CommandFailedException)

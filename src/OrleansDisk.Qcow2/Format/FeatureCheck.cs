@@ -13,7 +13,7 @@ internal static class FeatureCheck
         if (unknown == 0)
             return;
         var names = new List<string>();
-        HeaderExtension? table = extensions.FirstOrDefault(e => e.Type == HeaderExtensionType.FeatureNames);
+        HeaderExtension? table = extensions.LastOrDefault(e => e.Type == HeaderExtensionType.FeatureNames);
         foreach (FeatureName name in table?.ParseFeatureNames() ?? [])
         {
             if (name.Type != 0 || name.Bit > 63 || (unknown & (1UL << name.Bit)) == 0)
