@@ -126,6 +126,25 @@ public sealed class RegressionTests
         new Shape { ClusterBits = 20, SectorCount = 6144, MaxInFlight = 2, CanPunchHoles = false }, 2, NoFaults,
         _ => [new WriteOperation(0, 1 << 20, Fua: true), new ZeroOperation(1000, 800_001, MayUnmap: true, Fua: false), new FlushOperation()]);
 
+    /// <summary>
+    /// Guards: <c>ClusterAllocator.TryRaiseAsync</c> refuses clusters that are being punched, and <c>CompressedSpace</c>
+    /// leaves those that became free.
+    /// </summary>
+    [Fact]
+    public void Compressed_clusters_are_not_put_where_the_last_ones_are_just_going() => Run(
+        new Shape { ClusterBits = 12, SectorCount = 96, MaxInFlight = 1 }, 8, seed => [new Fault(FileEvents.PunchHole, 1 + seed, FaultKind.Slow)],
+        _ => [.. Enumerable.Range(0, 12).SelectMany(i => (IOperation[])
+        [
+            new CompressedWriteOperation(i % 3), new DiscardOperation(0, 96 * 512, Fua: true), new CompressedWriteOperation(4), new FlushOperation(),
+        ])]);
+
+    /// <summary>Guard: <c>CompressedClusters.ForgetFreed</c>.</summary>
+    [Fact]
+    public void What_was_decompressed_is_forgotten_when_other_bytes_take_its_place() => Run(
+        new Shape { ClusterBits = 12, SectorCount = 32, MaxInFlight = 1 }, 2, NoFaults,
+        _ => [.. Enumerable.Range(0, 6).SelectMany(_ => (IOperation[])
+            [new CompressedWriteOperation(0), new ReadOperation(512, 512), new DiscardOperation(0, 4096, Fua: true), new FlushOperation()])]);
+
     private static WriteOperation SmallWrite(OperationDraw draw) => new WriteOperation(
         draw.Random.Next(draw.Shape.SectorCount / 4) * (long)SectorContent.Bytes, SectorContent.Bytes * (1 + draw.Random.Next(2)), Fua: false);
 

@@ -43,7 +43,7 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
     {
         await CheckAsync();
         var view = new CrashView(limits.ImageName, writes, state);
-        var options = new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = limits.OpenBacking };
+        var options = new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = limits.OpenBacking, RunBeside = RunNowAsync };
         await using Qcow2Image image = await Qcow2Image.OpenAsync(view, options);
         await FindDecidingAsync(view, image);
         int sectors = (int)(image.VirtualBytes / SectorContent.Bytes);
@@ -57,6 +57,12 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
             Judge(at, extent);
             at += extent.Bytes;
         }
+    }
+
+    private static ValueTask RunNowAsync(Action work)
+    {
+        work();
+        return ValueTask.CompletedTask;
     }
 
     private async Task CheckAsync()

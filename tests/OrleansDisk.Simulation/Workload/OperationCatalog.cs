@@ -8,6 +8,7 @@ internal static class OperationCatalog
     private static readonly (int Weight, Func<OperationDraw, IOperation> Draw)[] s_all =
     [
         (36, WriteOperation.Draw),
+        (8, CompressedWriteOperation.Draw),
         (10, ReadOperation.Draw),
         (10, SessionWriteOperation.Draw),
         (5, SessionReadOperation.Draw),

@@ -1,3 +1,5 @@
+using OrleansDisk.Qcow2.Format;
+
 namespace OrleansDisk.Simulation.Workload;
 
 /// <summary>What a run's image and its surroundings are like.</summary>
@@ -27,6 +29,8 @@ internal sealed record Shape
 
     /// <summary>L2 tables, and refcount blocks, that the caches hold: 2 or 3, so that every path of eviction is walked.</summary>
     public int CachedTableCount { get; init; } = 2;
+
+    public CompressionType Compression { get; init; }
 
     public bool CanPunchHoles { get; init; } = true;
 
@@ -74,6 +78,7 @@ internal sealed record Shape
             IsPreallocated = depth == 0 && !hasFixture && random.Next(8) == 0,
             Fixture = hasFixture ? random.Next(SnapshotFixture.Count) : -1,
             CachedTableCount = random.Next(2, 4),
+            Compression = version == 3 && !hasFixture && random.Next(3) == 0 ? CompressionType.Zstd : CompressionType.Zlib,
             CanPunchHoles = random.Next(2) == 0,
             PassDiscard = random.Next(4) != 0,
             MaxInFlight = random.Next(1, 9),

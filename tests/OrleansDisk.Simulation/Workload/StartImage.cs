@@ -114,6 +114,7 @@ internal sealed class StartImage
         ClusterBytes = _shape.ClusterBytes,
         RefcountBits = 1L << _shape.RefcountOrder,
         ExtendedL2 = _shape.HasSubclusters,
+        CompressionType = _shape.Compression,
         Preallocation = _shape.IsPreallocated ? Preallocation.Metadata : Preallocation.Off,
         BackingFile = _shape.BackingDepth switch { 0 => null, 1 => Bottom, _ => Middle },
         BackingFormat = _shape.BackingDepth switch { 0 => null, 1 => "raw", _ => "qcow2" },

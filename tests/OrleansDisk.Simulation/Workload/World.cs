@@ -336,7 +336,15 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
         RefcountCacheBytes = (long)shape.ClusterBytes * shape.CachedTableCount,
         PassDiscard = shape.PassDiscard,
         OpenFile = host.OpenBacking,
+        RunBeside = RunLaterAsync,
     };
+
+    /// <summary>Work that the engine gives to other threads is done when the seed says so.</summary>
+    private static async ValueTask RunLaterAsync(Action work)
+    {
+        await Task.Yield();
+        work();
+    }
 
     private void RefuseFrozen(long offset, int bytes)
     {
