@@ -1,5 +1,6 @@
 using OrleansDisk.Qcow2.Compression;
 using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
@@ -17,6 +18,7 @@ public sealed partial class Qcow2Image : IWritableDisk
     private const int SectorBytes = 512;
     private readonly IBlockFile _file;
     private readonly ImageMetadata _metadata;
+    private readonly SectorCipher? _cipher;
     private readonly GuestData _data;
     private readonly GuestReader _reader;
     private readonly GuestWriter _writer;
@@ -24,12 +26,15 @@ public sealed partial class Qcow2Image : IWritableDisk
     private readonly CompressedWriter _compressedWriter;
     private Task? _closing;
 
-    private Qcow2Image(IBlockFile file, ImageMetadata metadata, IDiskSource? backing)
+    private Qcow2Image(IBlockFile file, ImageMetadata metadata, SectorCipher? cipher, IDiskSource? backing)
     {
         _file = file;
         _metadata = metadata;
         Backing = backing;
+        _cipher = cipher;
         _data = new PlainGuestData(metadata.DataFile);
+        if (cipher is not null)
+            _data = new EncryptedGuestData(_data, cipher, countsHostSectors: metadata.Header.Encryption == EncryptionMethod.Luks);
         _reader = new GuestReader(metadata, _data, backing);
         _writer = new GuestWriter(metadata, _data, _reader);
         _zeroes = new GuestZeroes(metadata, _reader, _writer, backing is not null);
@@ -88,8 +93,8 @@ public sealed partial class Qcow2Image : IWritableDisk
         IBlockFile file, Qcow2OpenOptions options, IReadOnlyList<string> above)
     {
         Header header = await HeaderReader.ReadAsync(file);
-        FeatureCheck.RefuseUnsupported(header);
         ClusterDecompression.Require(header.CompressionType);
+        SectorCipher? cipher = await ImageCipher.OpenAsync(file, header, options);
         IBlockFile? dataFile = ExternalDataFile.Open(file, header, options);
         try
         {
@@ -98,7 +103,7 @@ public sealed partial class Qcow2Image : IWritableDisk
             ImageMetadata metadata = await ImageMetadata.LoadAsync(file, dataFile, header, options);
             IDiskSource? backing = options.Backing
                 ?? (options.OpenBacking ? await BackingChain.OpenAsync(file.Name, header, options, above) : null);
-            return new Qcow2Image(file, metadata, backing);
+            return new Qcow2Image(file, metadata, cipher, backing);
         }
         catch when (dataFile is not null)
         {
@@ -132,6 +137,8 @@ public sealed partial class Qcow2Image : IWritableDisk
     /// <exception cref="Qcow2FailedException">The image has stopped.</exception>
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, bool fua = false)
     {
+        if (!IsWhole(offset, data.Length))
+            return ChangePartsAsync(offset, data.Length, fua, () => WritePartsAsync(new GuestOffset(offset), data));
         if (fua || !_metadata.Gate.TryEnterShared(out RequestGate.Ticket ticket))
             return WriteWhenAdmittedAsync(offset, data, fua);
         ValueTask write;
@@ -152,8 +159,9 @@ public sealed partial class Qcow2Image : IWritableDisk
     /// <param name="bytes">Length of the range.</param>
     /// <param name="mayUnmap">Whether space in the file may be given up.</param>
     /// <param name="fua">Whether the change is on stable storage when the call completes.</param>
-    public ValueTask WriteZeroesAsync(long offset, long bytes, bool mayUnmap, bool fua = false) =>
-        ChangeAsync(offset, bytes, fua, () => _zeroes.WriteZeroesAsync(new GuestOffset(offset), bytes, mayUnmap));
+    public ValueTask WriteZeroesAsync(long offset, long bytes, bool mayUnmap, bool fua = false) => !IsWhole(offset, bytes)
+        ? ChangePartsAsync(offset, bytes, fua, () => ZeroPartsAsync(new GuestOffset(offset), bytes, mayUnmap))
+        : ChangeAsync(offset, bytes, fua, () => _zeroes.WriteZeroesAsync(new GuestOffset(offset), bytes, mayUnmap));
 
     /// <summary>Gives up the clusters that lie whole in a range; they then read as zeros.</summary>
     public ValueTask DiscardAsync(long offset, long bytes, bool fua = false) =>
@@ -217,10 +225,7 @@ public sealed partial class Qcow2Image : IWritableDisk
     public MappingLease Lease()
     {
         ThrowIfClosed();
-        var lease = new MappingLease(_metadata, _data, _reader);
-        if (Header.Encryption != EncryptionMethod.None)
-            lease.Dispose(); // refuses from now on: the bytes of the file are not those of the disk
-        return lease;
+        return new MappingLease(_metadata, _data, _reader);
     }
 
     /// <summary>
@@ -261,6 +266,7 @@ public sealed partial class Qcow2Image : IWritableDisk
                 await _metadata.DataFile.DisposeAsync();
             while (_idleCompressors.TryPop(out ClusterCompressor? compressor))
                 compressor.Dispose();
+            _cipher?.Dispose();
             if (Backing is not null)
                 await Backing.DisposeAsync();
         }

@@ -1,4 +1,5 @@
 using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Io;
 
@@ -62,6 +63,12 @@ public sealed record Qcow2OpenOptions
 
     /// <summary>Which metadata is looked for wherever something is about to be written (overlap-check).</summary>
     public OverlapChecks OverlapChecks { get; init; } = OverlapChecks.Cached;
+
+    /// <summary>The password of an encrypted image (encrypt.key-secret); it is the caller's. Backing files have their own.</summary>
+    public Secret? Secret { get; init; }
+
+    /// <summary>"luks" or "aes" for who wants nothing else (encrypt.format), or null.</summary>
+    public string? EncryptionFormat { get; init; }
 
     /// <summary>How work that is only computing leaves the image's scheduler for a while.</summary>
     internal Func<Action, ValueTask> RunBeside { get; init; } = ThreadPoolWork.RunAsync;

@@ -186,36 +186,6 @@ public sealed class HeaderTests : IDisposable
         Tool.Run("qemu-io", "-r", "-f", "qcow2", "-c", "read -P 0x77 0 64k", _path);
     }
 
-    [Theory]
-    [InlineData("encrypt.format=luks", "luks")]
-    [InlineData("encrypt.format=aes", "aes")]
-    public async Task What_is_not_supported_is_refused_by_name(string option, string expected)
-    {
-        if (option == "encrypt.format=luks")
-        {
-            // qemu-img measures its key derivation first, which fails now and then on a busy machine; its mark is enough.
-            Create("compat=1.1");
-            byte[] image = File.ReadAllBytes(_path);
-            image[35] = 2;
-            File.WriteAllBytes(_path, image);
-        }
-        else if (option == "encrypt.format=aes")
-        {
-            Tool.Run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=secret",
-                "-o", $"{option},encrypt.key-secret=s", _path, "1M");
-        }
-        else
-        {
-            Create(option);
-        }
-        foreach (ImageAccess access in Enum.GetValues<ImageAccess>())
-        {
-            var error = (Qcow2UnsupportedException)await RefusedAsync(access);
-            Assert.Contains(expected, error.Feature, StringComparison.Ordinal);
-            Assert.Contains("qemu-img convert", error.Message, StringComparison.Ordinal);
-        }
-    }
-
     [Fact]
     public async Task An_image_with_persistent_bitmaps_is_read_and_not_written()
     {

@@ -56,7 +56,8 @@ internal static class BackingChain
             IBlockFile file = overlayOptions.OpenFile(path, access);
             try
             {
-                return await OpenAsync(file, overlay.BackingFormat, overlayOptions with { Access = access, DataFile = null }, above);
+                Qcow2OpenOptions options = overlayOptions with { Access = access, DataFile = null, Secret = null, EncryptionFormat = null };
+                return await OpenAsync(file, overlay.BackingFormat, options, above);
             }
             catch
             {

@@ -12,6 +12,9 @@ internal abstract class GuestData
     /// <summary>Whether host clusters that were never written read as zeros here.</summary>
     public abstract bool FreshClustersAreZero { get; }
 
+    /// <summary>Writes begin and end at multiples of this: a power of two.</summary>
+    public virtual int WriteUnitBytes => 1;
+
     /// <summary>Fills the buffer.</summary>
     public abstract ValueTask ReadAsync(GuestOffset guest, HostOffset host, Memory<byte> buffer);
 

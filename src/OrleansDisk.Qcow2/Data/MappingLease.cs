@@ -29,11 +29,13 @@ public sealed class MappingLease : IDisposable
     private readonly PublishedSlices _tables;
     private readonly LeaseEpochs _epochs;
     private readonly LeaseSlot _slot;
+    private readonly long _writeUnitMask;
 
     internal MappingLease(ImageMetadata metadata, GuestData data, GuestReader reader)
     {
         (_metadata, _data, _reader, _geometry) = (metadata, data, reader, metadata.Geometry);
         (_tables, _epochs) = (metadata.Published, metadata.Gate.Leases);
+        _writeUnitMask = data.WriteUnitBytes - 1;
         _slot = _epochs.Add();
     }
 
@@ -70,7 +72,7 @@ public sealed class MappingLease : IDisposable
             return false;
         try
         {
-            return IsInside(offset, data.Length) && WriteRuns(new GuestOffset(offset), data);
+            return IsInside(offset, data.Length) && ((offset | (uint)data.Length) & _writeUnitMask) == 0 && WriteRuns(new GuestOffset(offset), data);
         }
         finally
         {

@@ -45,14 +45,6 @@ internal static class FeatureCheck
             throw new Qcow2FormatException("qcow2: Compression type incompatible feature bit must be set");
     }
 
-    /// <summary>Refuses what the specification defines and this version does not read, each by its name.</summary>
-    public static void RefuseUnsupported(Header header)
-    {
-        const string remedy = "use qemu-img convert to make an image without it";
-        if (header.Encryption != EncryptionMethod.None)
-            throw new Qcow2UnsupportedException($"encryption ({header.Encryption.ToString().ToLowerInvariant()})", remedy);
-    }
-
     /// <summary>Refuses writing where only reading is safe.</summary>
     public static void RefuseUnwritable(Header header)
     {

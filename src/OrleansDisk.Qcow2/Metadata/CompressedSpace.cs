@@ -56,8 +56,16 @@ internal sealed class CompressedSpace(IBlockFile file, ClusterGeometry geometry,
     public async ValueTask SettleAsync()
     {
         long partial = file.LengthBytes % CompressedExtent.SectorBytes;
-        if (_hasReserved && partial > 0)
+        if (!_hasReserved || partial == 0)
+            return;
+        try
+        {
             await file.SetLengthAsync(file.LengthBytes - partial + CompressedExtent.SectorBytes);
+        }
+        catch (BlockFileException)
+        {
+            // The specification lets the file end here.
+        }
     }
 
     private async ValueTask<CompressedExtent> ReserveAloneAsync(int bytes)

@@ -104,6 +104,11 @@ internal sealed class ImageMetadata
         var map = new MetadataMap(geometry);
         map.SetRange(MetadataMap.ActiveL1, l1.Offset, l1.Count * (long)sizeof(ulong));
         map.SetRange(MetadataMap.RefcountTable, refcountTable.Offset, refcountTable.Count * (long)sizeof(ulong));
+        if (header.Encryption == EncryptionMethod.Luks)
+        {
+            var keys = EncryptionHeader.Of(header);
+            map.SetRange(MetadataMap.Keys, keys.Start, keys.Bytes);
+        }
         if (!file.IsReadOnly)
         {
             MapTables(l1, refcountTable, map);

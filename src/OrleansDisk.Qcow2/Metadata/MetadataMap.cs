@@ -18,6 +18,7 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
     public const string ActiveL1 = "active L1 table";
     public const string RefcountTable = "refcount table";
     public const string SnapshotTable = "snapshot table";
+    public const string Keys = "encryption header";
 
     /// <summary>
     /// Changes with every cluster that becomes metadata: what was no metadata before may be some now. May be read by any
