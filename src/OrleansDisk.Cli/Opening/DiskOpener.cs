@@ -3,6 +3,7 @@ using OrleansDisk.Cli.Opening.Blkdebug;
 using OrleansDisk.Cli.Opening.Drivers;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
@@ -194,6 +195,8 @@ internal sealed class DiskOpener
         (IDiskSource? backing, bool opensBacking) = await OpenBackingAsync(opened, access);
         try
         {
+            string? encryptionFormat = opened.Options.Take("encrypt.format");
+            using Secret? secret = opened.Options.Take("encrypt.key-secret") is { } id ? new Secret(_request.Secrets.Find(id)) : null;
             var defaults = new Qcow2OpenOptions
             {
                 Access = access,
@@ -201,6 +204,8 @@ internal sealed class DiskOpener
                 OpenBacking = opensBacking,
                 Backing = backing,
                 OpenFile = OpenBackingFile,
+                EncryptionFormat = encryptionFormat,
+                Secret = secret,
             };
             Qcow2OpenOptions options = Qcow2RuntimeOptions.Parse(opened.Options.TakeAll(), defaults);
             Qcow2Image image = await Qcow2Image.OpenAsync(opened.File, options);
