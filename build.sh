@@ -26,6 +26,8 @@ usage: ./build.sh VERB [OPTION...]
                     crashes and faults on a simulated disk, seed after seed, until Ctrl-C; --seconds N, --from SEED, --seed SEED
   coverage [OPTION...]
                     branches of the engine that the simulation walks, by file; options go to `dotnet test`
+  iotests [OPTION...]
+                    QEMU's own tests of images, run on odisk; --mode io|img|all|nbd, names of tests; takes Debian's source package
   publish           release programs odisk and odiskd in artifacts/publish/
   bench [OPTION...] NBD servers side by side; also `bench memory` and `bench micro`; --help tells all options
 USAGE
@@ -151,6 +153,7 @@ case ${1:-help} in
     test) shift; run_tests "$@" ;;
     simulate) shift; simulate "$@" ;;
     coverage) shift; coverage "$@" ;;
+    iotests) shift; publish >&2; exec tests/qemu-iotests/run "$@" ;;
     publish) publish ;;
     bench) shift; run_bench "$@" ;;
     help | -h | --help) usage ;;

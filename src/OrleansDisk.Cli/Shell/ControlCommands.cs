@@ -111,7 +111,7 @@ internal static class ControlCommands
     }
 
     private static string Line(string name, ShellCommand command) =>
-        command.Synopsis.Length == 0 ? $"{name} -- {command.Summary}" : $"{name} {command.Synopsis} -- {command.Summary}";
+        command.Synopsis is null ? $"{name} -- {command.Summary}" : $"{name} {command.Synopsis} -- {command.Summary}";
 
     /// <summary>Shows a complaint if there is one.</summary>
     private static Task<bool> EndAsync(ShellSession session, string? complaint)

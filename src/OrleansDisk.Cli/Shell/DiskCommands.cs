@@ -22,7 +22,7 @@ internal static class DiskCommands
         new("flush", "flush all in-core file state to disk", FlushAsync) { ShortName = "f" },
         new("info", "prints information about the current file", DescribeAsync) { ShortName = "i" },
         new("length", "gets the length of the current file", ShowLengthAsync) { ShortName = "l" },
-        new("map", "prints the allocated areas of a file", ShowMapAsync),
+        new("map", "prints the allocated areas of a file", ShowMapAsync) { Synopsis = "" },
         new("truncate", "truncates the current file at the given offset", TruncateAsync)
         {
             ShortName = "t", Letters = "m:", MinWords = 1, MaxWords = 3, Writes = true, Synopsis = "[-m prealloc_mode] off",

@@ -9,8 +9,8 @@ internal sealed record ShellCommand(string Name, string Summary, Func<ShellSessi
     /// <summary>Its other name, or null.</summary>
     public string? ShortName { get; init; }
 
-    /// <summary>Options and operands as the usage line shows them.</summary>
-    public string Synopsis { get; init; } = "";
+    /// <summary>Options and operands as the usage line shows them, or null.</summary>
+    public string? Synopsis { get; init; }
 
     /// <summary>The letters of its options, each with a colon when a value follows.</summary>
     public string Letters { get; init; } = "";
