@@ -7,7 +7,7 @@ using System.Security.Cryptography;
 namespace OrleansDisk.Qcow2.Crypto;
 
 /// <summary>
-/// AES in XTS mode (IEEE 1619) with data units of one sector, whose number is the tweak ("xts-plain64"): what LUKS uses.
+/// AES in XTS mode (IEEE 1619) with data units of one sector, whose initialization vector is the tweak: what LUKS uses.
 /// </summary>
 public sealed class AesXtsCipher : SectorCipher
 {
@@ -18,14 +18,15 @@ public sealed class AesXtsCipher : SectorCipher
 
     private readonly Aes _data = Aes.Create();
     private readonly Aes _tweak = Aes.Create();
+    private readonly SectorVectors _vectors;
 
-    /// <param name="key">Both halves, the data key first: 32 bytes for AES-128, 64 for AES-256. It is copied.</param>
-    public AesXtsCipher(ReadOnlySpan<byte> key)
+    /// <param name="key">Both halves, the data key first: 32 bytes for AES-128, 48 for AES-192, 64 for AES-256. It is copied.</param>
+    /// <param name="vectors">The sectors' tweaks before they are encrypted; they belong to the cipher.</param>
+    internal AesXtsCipher(ReadOnlySpan<byte> key, SectorVectors vectors)
     {
-        if (key.Length is not (32 or 64))
-            throw new ArgumentException($"an XTS key of {key.Length} bytes; it has 32 or 64", nameof(key));
         SetKey(_data, key[..(key.Length / 2)]);
         SetKey(_tweak, key[(key.Length / 2)..]);
+        _vectors = vectors;
     }
 
     protected override void Transform(Span<byte> sectors, ulong first, bool encrypts)
@@ -50,23 +51,15 @@ public sealed class AesXtsCipher : SectorCipher
     {
         _data.Dispose();
         _tweak.Dispose();
+        _vectors.Dispose();
     }
 
-    internal static void SetKey(Aes aes, ReadOnlySpan<byte> key)
-    {
-        byte[] copy = key.ToArray();
-        aes.Key = copy;
-        CryptographicOperations.ZeroMemory(copy);
-    }
-
-    /// <summary>A tweak for each block: the sector's number encrypted, then doubled from block to block.</summary>
+    /// <summary>A tweak for each block: the sector's vector encrypted, then doubled from block to block.</summary>
     private void FillTweaks(Span<byte> tweaks, ulong first, int sectorCount)
     {
         Span<byte> starts = stackalloc byte[PieceSectors * BlockBytes];
         starts = starts[..(sectorCount * BlockBytes)];
-        starts.Clear();
-        for (int sector = 0; sector < sectorCount; sector++)
-            BinaryPrimitives.WriteUInt64LittleEndian(starts[(sector * BlockBytes)..], first + (ulong)sector);
+        _vectors.Fill(starts, first);
         _tweak.EncryptEcb(starts, starts, PaddingMode.None);
         for (int sector = 0; sector < sectorCount; sector++)
         {

@@ -45,8 +45,11 @@ public sealed record LuksHeader
     /// <summary>The hash of passphrases and stripes: sha1, sha256 or sha512.</summary>
     public required HashAlgorithmName Hash { get; init; }
 
-    /// <summary>Length of the master key: 32 (AES-128) or 64 (AES-256).</summary>
-    public required int KeyBytes { get; init; }
+    /// <summary>How the disk, and each slot's key material, is encrypted.</summary>
+    public required LuksCipher Cipher { get; init; }
+
+    /// <summary>Length of the master key.</summary>
+    public int KeyBytes => Cipher.KeyBytes;
 
     /// <summary>Where a disk of its own would begin, in sectors; without a meaning inside qcow2.</summary>
     public required uint PayloadSector { get; init; }
@@ -76,13 +79,11 @@ public sealed record LuksHeader
         int version = BinaryPrimitives.ReadUInt16BigEndian(area[6..]);
         if (version != 1)
             throw new Qcow2UnsupportedException($"LUKS version {version}", "only version 1 can be in a qcow2 image");
-        string cipher = $"{Text(area, CipherNameAt, NameBytes)}-{Text(area, CipherModeAt, NameBytes)}";
-        if (cipher != "aes-xts-plain64")
-            throw new Qcow2UnsupportedException($"LUKS with the cipher '{cipher}'", "aes-xts-plain64 is known here; convert the image with qemu-img");
+        uint keyBytes = BinaryPrimitives.ReadUInt32BigEndian(area[KeyBytesAt..]);
         var header = new LuksHeader
         {
             Hash = HashOf(Text(area, HashAt, NameBytes)),
-            KeyBytes = (int)Math.Min(BinaryPrimitives.ReadUInt32BigEndian(area[KeyBytesAt..]), int.MaxValue),
+            Cipher = LuksCipher.Parse(Text(area, CipherNameAt, NameBytes), Text(area, CipherModeAt, NameBytes), keyBytes),
             PayloadSector = BinaryPrimitives.ReadUInt32BigEndian(area[PayloadAt..]),
             Digest = area.Slice(DigestAt, DigestBytes).ToArray(),
             DigestSalt = area.Slice(DigestSaltAt, SaltBytes).ToArray(),
@@ -101,7 +102,7 @@ public sealed record LuksHeader
         Magic.CopyTo(area);
         BinaryPrimitives.WriteUInt16BigEndian(area[6..], 1);
         Encoding.ASCII.GetBytes("aes", area[CipherNameAt..]);
-        Encoding.ASCII.GetBytes("xts-plain64", area[CipherModeAt..]);
+        Encoding.ASCII.GetBytes(Cipher.HeaderMode, area[CipherModeAt..]);
         Encoding.ASCII.GetBytes(Hash.Name!.ToLowerInvariant(), area[HashAt..]);
         BinaryPrimitives.WriteUInt32BigEndian(area[PayloadAt..], PayloadSector);
         BinaryPrimitives.WriteUInt32BigEndian(area[KeyBytesAt..], (uint)KeyBytes);
@@ -148,8 +149,6 @@ public sealed record LuksHeader
 
     private void Validate(int areaBytes)
     {
-        if (KeyBytes is not (32 or 64))
-            throw new Qcow2FormatException($"LUKS master key length {KeyBytes} is not that of aes-xts (32 or 64)");
         if (DigestIterations is 0 or > MaxIterations)
             throw new Qcow2FormatException($"LUKS master key iteration count {DigestIterations} is not plausible");
         for (int i = 0; i < SlotCount; i++)

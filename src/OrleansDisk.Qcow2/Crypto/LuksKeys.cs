@@ -33,12 +33,16 @@ public sealed class LuksKeys : IDisposable
     /// <exception cref="Qcow2UnsupportedException">It names a cipher or a hash that is not known here.</exception>
     public static LuksKeys Parse(byte[] area) => new(area, LuksHeader.Parse(area));
 
-    /// <summary>Makes a header with a new master key of AES-256 and one slot.</summary>
+    /// <summary>Makes a header with a new master key and one slot.</summary>
     /// <param name="passphrase">Opens slot 0.</param>
     /// <param name="iterations">Rounds of PBKDF2 for the slot; see <see cref="IterationsFor"/>.</param>
-    public static LuksKeys Create(ReadOnlySpan<byte> passphrase, uint iterations)
+    /// <param name="cipher">How the disk is to be encrypted; null for <see cref="LuksCipher.Default"/>.</param>
+    /// <param name="hash">Of passphrases and stripes: SHA1, SHA256 or SHA512; null for SHA256.</param>
+    public static LuksKeys Create(ReadOnlySpan<byte> passphrase, uint iterations, LuksCipher? cipher = null, HashAlgorithmName? hash = null)
     {
-        const int keyBytes = 64;
+        cipher ??= LuksCipher.Default;
+        HashAlgorithmName usedHash = hash ?? HashAlgorithmName.SHA256;
+        int keyBytes = cipher.KeyBytes;
         int materialBytes = Align(keyBytes * LuksHeader.StripeCount);
         byte[] masterKey = GC.AllocateArray<byte>(keyBytes, pinned: true); // not copied about by the collector
         RandomNumberGenerator.Fill(masterKey);
@@ -46,10 +50,10 @@ public sealed class LuksKeys : IDisposable
         uint digestIterations = Math.Max(iterations / 8, MinIterations);
         var header = new LuksHeader
         {
-            Hash = HashAlgorithmName.SHA256,
-            KeyBytes = keyBytes,
+            Hash = usedHash,
+            Cipher = cipher,
             PayloadSector = (uint)(AlignBytes + (LuksHeader.SlotCount * materialBytes)) / SectorCipher.SectorBytes,
-            Digest = Derive(masterKey, salt, digestIterations, HashAlgorithmName.SHA256, LuksHeader.DigestBytes),
+            Digest = Derive(masterKey, salt, digestIterations, usedHash, LuksHeader.DigestBytes),
             DigestSalt = salt,
             DigestIterations = digestIterations,
             Uuid = Guid.NewGuid().ToString(),
@@ -62,12 +66,12 @@ public sealed class LuksKeys : IDisposable
     }
 
     /// <summary>How many rounds of PBKDF2 take about <paramref name="time"/> on this machine.</summary>
-    public static uint IterationsFor(TimeSpan time, TimeProvider clock)
+    public static uint IterationsFor(TimeSpan time, TimeProvider clock, HashAlgorithmName hash)
     {
         const uint probe = 20_000;
         byte[] salt = new byte[LuksHeader.SaltBytes];
         long start = clock.GetTimestamp();
-        Derive("probe"u8, salt, probe, HashAlgorithmName.SHA256, 64);
+        Derive("probe"u8, salt, probe, hash, 64);
         double seconds = Math.Max(clock.GetElapsedTime(start).TotalSeconds, 1e-6);
         return (uint)Math.Clamp(probe * time.TotalSeconds / seconds, MinIterations, LuksHeader.MaxIterations);
     }
@@ -87,7 +91,7 @@ public sealed class LuksKeys : IDisposable
     }
 
     /// <summary>The cipher of the disk's sectors, which are counted from the start of the image file.</summary>
-    public SectorCipher CreateCipher() => new AesXtsCipher(MasterKey);
+    public SectorCipher CreateCipher() => Header.Cipher.Create(MasterKey);
 
     /// <summary>The slot that opens with a passphrase, or null.</summary>
     public int? FindSlot(ReadOnlySpan<byte> passphrase)
@@ -110,7 +114,7 @@ public sealed class LuksKeys : IDisposable
         Span<byte> material = Material(slot);
         AntiForensicSplitter.Split(MasterKey, material, Header.Hash);
         byte[] slotKey = Derive(passphrase, salt, iterations, Header.Hash, Header.KeyBytes);
-        using (var cipher = new AesXtsCipher(slotKey))
+        using (SectorCipher cipher = Header.Cipher.Create(slotKey))
             cipher.Encrypt(material, 0);
         CryptographicOperations.ZeroMemory(slotKey);
         Change(slot, Header.Slots[slot] with { IsActive = true, Iterations = iterations, Salt = salt });
@@ -137,7 +141,7 @@ public sealed class LuksKeys : IDisposable
         byte[] slotKey = Derive(passphrase, slot.Salt, slot.Iterations, Header.Hash, Header.KeyBytes);
         byte[] material = Material(index).ToArray();
         byte[] key = GC.AllocateArray<byte>(Header.KeyBytes, pinned: true);
-        using (var cipher = new AesXtsCipher(slotKey))
+        using (SectorCipher cipher = Header.Cipher.Create(slotKey))
             cipher.Decrypt(material, 0);
         AntiForensicSplitter.Merge(material, key, Header.Hash);
         CryptographicOperations.ZeroMemory(slotKey);

@@ -1,3 +1,5 @@
+using System.Security.Cryptography;
+
 namespace OrleansDisk.Qcow2.Crypto;
 
 /// <summary>
@@ -33,6 +35,13 @@ public abstract class SectorCipher : IDisposable
     protected abstract void Transform(Span<byte> sectors, ulong first, bool encrypts);
 
     protected abstract void Dispose(bool disposing);
+
+    internal static void SetKey(Aes aes, ReadOnlySpan<byte> key)
+    {
+        byte[] copy = key.ToArray();
+        aes.Key = copy;
+        CryptographicOperations.ZeroMemory(copy);
+    }
 
     private static void ThrowIfPartial(ReadOnlySpan<byte> sectors)
     {

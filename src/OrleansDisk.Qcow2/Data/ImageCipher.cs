@@ -19,7 +19,7 @@ internal static class ImageCipher
         using LuksKeys? keys = header.Encryption == EncryptionMethod.Luks ? await KeyReader.ReadAsync(file, header) : null;
         Secret secret = options.Secret ?? throw new Qcow2Exception("Parameter 'encrypt.key-secret' is required for cipher");
         if (keys is null)
-            return new LegacyAesCipher(secret.Bytes);
+            return AesCbcCipher.Legacy(secret.Bytes);
         bool isUnlocked = false;
         // Deriving a key takes a second or two, on purpose.
         await options.RunBeside(() => isUnlocked = keys.TryUnlock(secret.Bytes));
