@@ -2,7 +2,9 @@ using System.Text;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Interop.Tests;
 
@@ -45,6 +47,40 @@ public sealed class EncryptedTests : IDisposable
             await using Qcow2Image image = await Qcow2Image.OpenAsync(_path, disk.Writing(clusterBytes));
             await new ModelDisk(image, model, seed: 0).VerifyAsync();
         });
+    }
+
+    [Theory]
+    [InlineData(EncryptionMethod.Luks, 3, 65536, "aes-256", "xts", "plain64", Preallocation.Off)]
+    [InlineData(EncryptionMethod.Luks, 3, 512, "aes-128", "xts", "plain64", Preallocation.Off)]
+    [InlineData(EncryptionMethod.Luks, 3, 4096, "aes-256", "cbc", "essiv", Preallocation.Metadata)]
+    [InlineData(EncryptionMethod.Luks, 2, 65536, "aes-192", "xts", "plain", Preallocation.Off)]
+    [InlineData(EncryptionMethod.Luks, 3, 2 << 20, "aes-256", "xts", "plain64", Preallocation.Metadata)]
+    [InlineData(EncryptionMethod.Aes, 3, 65536, "", "", "", Preallocation.Off)]
+    [InlineData(EncryptionMethod.Aes, 2, 512, "", "", "", Preallocation.Metadata)]
+    public async Task Images_that_are_encrypted_here_are_QEMUs_to_read_and_write(EncryptionMethod method, int version, int clusterBytes,
+        string algorithm, string mode, string generator, Preallocation preallocation)
+    {
+        var disk = new EncryptedDisk(_path, "made here");
+        using Secret secret = disk.NewSecret();
+        var cipher = new LuksCipher { Algorithm = algorithm, Mode = mode, VectorGenerator = generator, VectorHash = generator == "essiv" ? "sha256" : null };
+        await CreateOperation.CreateAsync(_path, new CreateOptions
+        {
+            VirtualBytes = DiskBytes,
+            Version = version,
+            ClusterBytes = clusterBytes,
+            Preallocation = preallocation,
+            Encryption = new NewEncryption { Method = method, Secret = secret, Cipher = method == EncryptionMethod.Luks ? cipher : LuksCipher.Default, Iterations = 1000 },
+        });
+        await Judge.OwnCheckFindsAtMostLeaksAsync(_path);
+        byte[] model = Disk.MixedBytes(DiskBytes, seed: clusterBytes);
+        await Exclusive.Run(async () =>
+        {
+            await using (Qcow2Image image = await Qcow2Image.OpenAsync(_path, disk.Writing(clusterBytes)))
+                await image.WriteAsync(0, model);
+            await Disk.ScribbleAsync(_path, model, seed: clusterBytes, disk.Writing(clusterBytes), groups: 10, maxBytes: 50_000);
+        });
+        await disk.HoldsAsync(model);
+        disk.QemuIo("write -P 0x41 3k 200k", "read -P 0x41 3k 200k");
     }
 
     [Theory]

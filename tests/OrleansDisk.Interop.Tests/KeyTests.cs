@@ -22,7 +22,7 @@ public sealed class KeyTests : IDisposable
     [InlineData("aes-128", "sha256")]
     [InlineData("aes-256", "sha1")]
     [InlineData("aes-256", "sha512")]
-    [InlineData("aes-192", "sha256")]
+    [InlineData("aes-192", "sha384")]
     [InlineData("aes-256,encrypt.cipher-mode=cbc", "sha256")]
     [InlineData("aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=plain", "sha256")]
     [InlineData("aes-256,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256", "sha1")]

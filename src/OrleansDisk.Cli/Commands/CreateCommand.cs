@@ -24,9 +24,18 @@ internal static class CreateCommand
           backing_fmt=<str>      - Image format of the base image
           cluster_size=<size>    - Cluster size: a power of two from 512 to 2M (default 64k)
           compat=<str>           - Version: 1.1 or v3 (default), 0.10 or v2
-          compression_type=<str> - Method for compressed clusters: zlib
+          compression_type=<str> - Method for compressed clusters: zlib (default) or zstd
           data_file=<str>        - File name of an external data file
           data_file_raw=<bool>   - The external data file must stay valid as a raw image (default off)
+          encrypt.cipher-alg=<str>     - Cipher of LUKS: aes-128, aes-192 or aes-256 (default)
+          encrypt.cipher-mode=<str>    - Its mode: xts (default) or cbc
+          encrypt.format=<str>         - Encrypt the disk: luks, or aes for the legacy encryption
+          encrypt.hash-alg=<str>       - Hash of passphrases: sha1, sha256 (default), sha384 or sha512
+          encrypt.iter-time=<num>      - Time for trying a passphrase, in milliseconds (default 2000)
+          encrypt.ivgen-alg=<str>      - Initialization vectors: plain, plain64 (default) or essiv
+          encrypt.ivgen-hash-alg=<str> - Hash of essiv: sha256
+          encrypt.key-secret=<str>     - ID of the secret (--object secret,id=ID,...) with the passphrase
+          encryption=<bool>            - The same as encrypt.format=aes
           extended_l2=<bool>     - Extended L2 entries, with 32 subclusters a cluster (default off)
           lazy_refcounts=<bool>  - Permit delayed refcount updates (default off)
           preallocation=<str>    - off (default) or metadata

@@ -78,7 +78,7 @@ internal static class InfoText
         if (header.Encryption != EncryptionMethod.None)
         {
             Line(4, "encrypt:");
-            Line(8, $"format: {EncryptionName(header)}");
+            EncryptionText.Append(text, header, info.Luks);
         }
         if (header.Version >= 3)
         {
@@ -161,7 +161,7 @@ internal static class InfoText
             json.Value("data-file-raw", header.Autoclear.HasFlag(AutoclearFeatures.RawExternalData));
         }
         if (header.Encryption != EncryptionMethod.None)
-            json.Begin("encrypt").Value("format", EncryptionName(header)).End();
+            EncryptionText.Append(json, header, info.Luks);
         if (header.Version >= 3)
         {
             json.Value("corrupt", header.Incompatible.HasFlag(IncompatibleFeatures.Corrupt));
@@ -214,8 +214,6 @@ internal static class InfoText
     private static string Compat(Header header) => header.Version >= 3 ? "1.1" : "0.10";
 
     private static string CompressionType(Header header) => header.CompressionType == Qcow2.Format.CompressionType.Zlib ? "zlib" : "zstd";
-
-    private static string EncryptionName(Header header) => header.Encryption == EncryptionMethod.Aes ? "aes" : "luks";
 
     private static string? DataFile(Header header) =>
         header.Geometry.HasExternalData ? header.DataFile ?? "" : null;

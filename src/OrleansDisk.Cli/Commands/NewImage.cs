@@ -1,5 +1,6 @@
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
@@ -13,7 +14,7 @@ internal sealed class NewImage
     [
         "backing_file", "backing_fmt", "cluster_size", "compat", "compression_type", "data_file", "data_file_raw",
         "extended_l2", "lazy_refcounts",
-        "preallocation", "refcount_bits", "size",
+        "preallocation", "refcount_bits", "size", .. EncryptionOptions.Names,
     ];
 
     private static readonly string[] _rawNames = ["size", "preallocation"];
@@ -22,6 +23,7 @@ internal sealed class NewImage
     private readonly string _format;
     private readonly CreationOptions _values;
     private readonly bool _looksAtBacking;
+    private readonly Secrets _secrets;
     private long _virtualBytes;
 
     /// <param name="path">The file to make.</param>
@@ -43,6 +45,7 @@ internal sealed class NewImage
             _values.Set(name, value);
         }
         _looksAtBacking = !options.Has("u");
+        _secrets = Secrets.Parse(options.Values("object"));
         if (_values["backing_file"] == "")
             throw new CommandFailedException("Expected backing file name, got empty string");
         if (size is not null && _values["size"] is not null)
@@ -54,6 +57,8 @@ internal sealed class NewImage
         _ = _values.Switch("lazy_refcounts");
         _ = _values.Switch("extended_l2");
         _ = _values.Switch("data_file_raw");
+        _ = _values.Switch("encryption");
+        _ = _values.Number("encrypt.iter-time");
     }
 
     private string? BackingFile => _values["backing_file"] is { Length: > 0 } name ? name : null;
@@ -90,6 +95,8 @@ internal sealed class NewImage
             Add("preallocation");
             return string.Join(' ', parts);
         }
+        foreach (string name in EncryptionOptions.Names)
+            Add(name);
         parts.Add($"cluster_size={_values.Size("cluster_size") ?? 65536}");
         parts.Add($"extended_l2={_values["extended_l2"] ?? "off"}");
         Add("preallocation");
@@ -121,7 +128,9 @@ internal sealed class NewImage
             await raw.SetLengthAsync((_virtualBytes + 511) & ~511L);
             return;
         }
-        await CreateOperation.CreateAsync(_path, ToCreateOptions());
+        NewEncryption? encryption = EncryptionOptions.Parse(_values, _secrets);
+        using Secret? secret = encryption?.Secret;
+        await CreateOperation.CreateAsync(_path, ToCreateOptions() with { Encryption = encryption });
     }
 
     private CreateOptions ToCreateOptions()

@@ -42,7 +42,7 @@ public sealed record LuksHeader
 
     private static ReadOnlySpan<byte> Magic => [(byte)'L', (byte)'U', (byte)'K', (byte)'S', 0xba, 0xbe];
 
-    /// <summary>The hash of passphrases and stripes: sha1, sha256 or sha512.</summary>
+    /// <summary>The hash of passphrases and stripes: sha1, sha256, sha384 or sha512.</summary>
     public required HashAlgorithmName Hash { get; init; }
 
     /// <summary>How the disk, and each slot's key material, is encrypted.</summary>
@@ -118,6 +118,7 @@ public sealed record LuksHeader
     {
         "SHA1" => 20,
         "SHA256" => 32,
+        "SHA384" => 48,
         _ => 64,
     };
 
@@ -170,8 +171,9 @@ public sealed record LuksHeader
     {
         "sha1" => HashAlgorithmName.SHA1,
         "sha256" => HashAlgorithmName.SHA256,
+        "sha384" => HashAlgorithmName.SHA384,
         "sha512" => HashAlgorithmName.SHA512,
-        _ => throw new Qcow2UnsupportedException($"LUKS with the hash '{name}'", "sha1, sha256 and sha512 are known here; convert the image with qemu-img"),
+        _ => throw new Qcow2UnsupportedException($"LUKS with the hash '{name}'", "sha1, sha256, sha384 and sha512 are known here; convert the image with qemu-img"),
     };
 
     private static string Text(ReadOnlySpan<byte> area, int at, int bytes)

@@ -37,7 +37,7 @@ public sealed class LuksKeys : IDisposable
     /// <param name="passphrase">Opens slot 0.</param>
     /// <param name="iterations">Rounds of PBKDF2 for the slot; see <see cref="IterationsFor"/>.</param>
     /// <param name="cipher">How the disk is to be encrypted; null for <see cref="LuksCipher.Default"/>.</param>
-    /// <param name="hash">Of passphrases and stripes: SHA1, SHA256 or SHA512; null for SHA256.</param>
+    /// <param name="hash">Of passphrases and stripes: SHA1, SHA256, SHA384 or SHA512; null for SHA256.</param>
     public static LuksKeys Create(ReadOnlySpan<byte> passphrase, uint iterations, LuksCipher? cipher = null, HashAlgorithmName? hash = null)
     {
         cipher ??= LuksCipher.Default;

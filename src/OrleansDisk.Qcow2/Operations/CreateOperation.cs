@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
@@ -40,7 +41,7 @@ public static class CreateOperation
         WriteAsync(file, dataFile, Prepare(options));
 
     /// <summary>An image that can be written: all that can be refused has been.</summary>
-    private sealed record Plan(Header Header, InitialLayout Layout, long DataClusterCount);
+    private sealed record Plan(Header Header, InitialLayout Layout, long DataClusterCount, LuksKeys? Keys);
 
     private static Plan Prepare(CreateOptions options)
     {
@@ -55,9 +56,11 @@ public static class CreateOperation
         // With a raw data file the metadata says what the file alone would say: all of it is data.
         bool isPreallocated = options.Preallocation == Preallocation.Metadata || options.DataFileRaw;
         long dataClusterCount = isPreallocated ? geometry.ClusterCount(virtualBytes) : 0;
-        var layout = InitialLayout.Plan(geometry, l1EntryCount, dataClusterCount);
+        LuksKeys? keys = options.Encryption?.CreateKeys();
+        long keyClusterCount = geometry.ClusterCount(keys?.Area.Length ?? 0);
+        var layout = InitialLayout.Plan(geometry, l1EntryCount, dataClusterCount, keyClusterCount);
         Header header = DescribeImage(options, geometry, virtualBytes, l1EntryCount, layout.RefcountTableClusters);
-        return new Plan(header, layout, dataClusterCount);
+        return new Plan(header, layout, dataClusterCount, keys);
     }
 
     /// <summary>A data file that is made here goes again when the image can't be made; one that was there stays.</summary>
@@ -81,15 +84,17 @@ public static class CreateOperation
 
     private static async Task<Header> WriteAsync(IBlockFile file, IBlockFile? dataFile, Plan plan)
     {
-        (Header header, InitialLayout layout, long dataClusterCount) = plan;
+        (Header header, InitialLayout layout, long dataClusterCount, LuksKeys? keys) = plan;
         ClusterGeometry geometry = header.Geometry;
         await file.SetLengthAsync(0);
         byte[] l1Table = new byte[(long)header.L1EntryCount * sizeof(ulong)];
         await WriteL2TablesAsync(file, geometry, layout.Place(dataClusterCount), l1Table);
         header = header with { L1Table = geometry.OffsetOf(new HostCluster(layout.L1Cluster)) };
+        if (keys is not null)
+            header = await WriteKeysAsync(file, header, geometry.OffsetOf(new HostCluster(layout.PlaceKeys())), keys);
         byte[] headerCluster = new byte[geometry.ClusterBytes];
         header.WriteTo(headerCluster);
-        long fileBytes = dataClusterCount > 0 || header.L1EntryCount == 0
+        long fileBytes = dataClusterCount > 0 || header.L1EntryCount == 0 || keys is not null
             ? layout.EndCluster << geometry.ClusterBits : EndOfL1Table(layout, geometry, header);
         if (fileBytes > file.LengthBytes)
             await file.SetLengthAsync(fileBytes);
@@ -108,6 +113,15 @@ public static class CreateOperation
         return header;
     }
 
+    /// <summary>Writes keys and wipes them from memory; returns the header that leads to them.</summary>
+    private static async Task<Header> WriteKeysAsync(IBlockFile file, Header header, HostOffset start, LuksKeys keys)
+    {
+        using (keys)
+            await file.WriteAsync(start.Bytes, keys.Area);
+        HeaderExtension extension = new EncryptionHeader(start, keys.Area.Length).ToExtension();
+        return header with { Extensions = [.. header.Extensions.Where(other => other.Type != extension.Type), extension] };
+    }
+
     internal static Qcow2Exception TooLarge() =>
         new("The image size is too large for file format 'qcow2' (try using a larger cluster size)");
 
@@ -119,9 +133,12 @@ public static class CreateOperation
             extensions.Add(HeaderExtension.BackingFormat(options.BackingFormat));
         if (options.DataFile is not null)
             extensions.Add(HeaderExtension.DataFile(options.DataFile));
+        if (options.Encryption?.Method == EncryptionMethod.Luks)
+            extensions.Add(default(EncryptionHeader).ToExtension()); // its place is known later
         var header = new Header
         {
             Version = options.Version,
+            Encryption = options.Encryption?.Method ?? EncryptionMethod.None,
             Geometry = geometry,
             VirtualBytes = virtualBytes,
             L1EntryCount = (int)l1EntryCount,

@@ -55,6 +55,9 @@ public sealed record CreateOptions
     /// <summary>How compressed clusters are to be compressed; zstd takes version 3.</summary>
     public CompressionType CompressionType { get; init; }
 
+    /// <summary>How the disk is to be encrypted, or null.</summary>
+    public NewEncryption? Encryption { get; init; }
+
     /// <summary>Checks the options against each other and the format's limits.</summary>
     /// <exception cref="Qcow2Exception">They can't be had; the message says which and why.</exception>
     public void Validate()
@@ -86,6 +89,7 @@ public sealed record CreateOptions
         }
         ValidateBackingFile();
         ValidateDataFile();
+        Encryption?.Cipher.Validate();
         ArgumentOutOfRangeException.ThrowIfNegative(VirtualBytes);
     }
 

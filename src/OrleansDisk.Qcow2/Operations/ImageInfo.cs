@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
@@ -25,6 +26,9 @@ public sealed record ImageInfo
     public IReadOnlyList<SnapshotEntry> Snapshots { get; init; } = [];
 
     public IReadOnlyList<BitmapEntry> Bitmaps { get; init; } = [];
+
+    /// <summary>The LUKS header of an image that has one with a cipher that is known here; else null.</summary>
+    public LuksHeader? Luks { get; init; }
 
     /// <summary>Where the backing file is, seen from where this file was opened; null when there is none.</summary>
     public string? BackingPath =>
@@ -69,7 +73,23 @@ public sealed record ImageInfo
             Header = header,
             Snapshots = await DirectoryReader.ReadSnapshotsAsync(file, header),
             Bitmaps = await DirectoryReader.ReadBitmapsAsync(file, header),
+            Luks = await ReadLuksAsync(file, header),
         };
+    }
+
+    private static async Task<LuksHeader?> ReadLuksAsync(IBlockFile file, Header header)
+    {
+        if (header.Encryption != EncryptionMethod.Luks || header.Find(HeaderExtensionType.Encryption) is null)
+            return null;
+        try
+        {
+            using LuksKeys keys = await KeyReader.ReadAsync(file, header);
+            return keys.Header;
+        }
+        catch (Qcow2UnsupportedException)
+        {
+            return null; // all other facts are as good as ever
+        }
     }
 
     private static long RoundUp(long bytes) => (bytes + 511) & ~511L;

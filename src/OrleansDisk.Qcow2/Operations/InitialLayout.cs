@@ -4,7 +4,7 @@ namespace OrleansDisk.Qcow2.Operations;
 
 /// <summary>
 /// Where everything lies in a new image: header, refcount table, first refcount block, L1 table, then the L2 tables and
-/// data clusters of a preallocated one, with a further refcount block behind the allocation that first needs it. Every
+/// data clusters of a preallocated one and the keys of an encrypted one, with a further refcount block behind the allocation that first needs it. Every
 /// cluster up to <see cref="EndCluster"/> is used exactly once.
 /// </summary>
 internal sealed class InitialLayout
@@ -39,29 +39,34 @@ internal sealed class InitialLayout
     /// <param name="geometry">Cluster and refcount sizes.</param>
     /// <param name="l1EntryCount">Length of the L1 table.</param>
     /// <param name="dataClusterCount">Guest clusters to allocate: 0, or all of the disk.</param>
+    /// <param name="keyClusterCount">Clusters for the keys of an encrypted image.</param>
     /// <exception cref="Qcow2Exception">The refcount table would be larger than the format allows.</exception>
-    public static InitialLayout Plan(ClusterGeometry geometry, long l1EntryCount, long dataClusterCount)
+    public static InitialLayout Plan(ClusterGeometry geometry, long l1EntryCount, long dataClusterCount, long keyClusterCount)
     {
         // A longer refcount table needs more clusters, and those more refcounts: at most a few rounds.
         for (long tableClusters = 1; ;)
         {
             if (tableClusters << geometry.ClusterBits > ClusterGeometry.MaxRefcountTableBytes)
                 throw CreateOperation.TooLarge();
-            var layout = new InitialLayout(geometry, tableClusters);
+            var layout = new InitialLayout(geometry, tableClusters) { KeyClusterCount = keyClusterCount };
             layout.PlaceL1Table(l1EntryCount);
             foreach (L2Placement _ in layout.PlaceData(dataClusterCount))
             {
                 // Only the positions of refcount blocks are wanted.
             }
+            if (keyClusterCount > 0)
+                layout.PlaceKeys();
             long needed = geometry.ClusterCount(
                 ((layout._next >> geometry.RefcountBlockBits) + 1) * sizeof(ulong));
             if (needed <= tableClusters)
-                return new InitialLayout(geometry, tableClusters) { L1EntryCount = l1EntryCount };
+                return new InitialLayout(geometry, tableClusters) { L1EntryCount = l1EntryCount, KeyClusterCount = keyClusterCount };
             tableClusters = needed;
         }
     }
 
     private long L1EntryCount { get; init; }
+
+    private long KeyClusterCount { get; init; }
 
     /// <summary>Places the tables and data clusters in order; walk through it to its end, once.</summary>
     public IEnumerable<L2Placement> Place(long dataClusterCount)
@@ -69,6 +74,9 @@ internal sealed class InitialLayout
         PlaceL1Table(L1EntryCount);
         return PlaceData(dataClusterCount);
     }
+
+    /// <summary>Places the keys of an encrypted image, behind everything else; returns their first cluster.</summary>
+    public long PlaceKeys() => Allocate(KeyClusterCount);
 
     private void PlaceL1Table(long entryCount)
     {

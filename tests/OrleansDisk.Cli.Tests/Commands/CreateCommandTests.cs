@@ -47,6 +47,8 @@ public sealed class CreateCommandTests : IDisposable
     [InlineData("-f qcow2 -b base -F qcow2 sub/../a 1M")]
     [InlineData("a.raw 1M")]
     [InlineData("-f raw a.raw 1000")]
+    [InlineData("-f qcow2 --object secret,id=s,data=abc -o encrypt.format=aes,encrypt.key-secret=s a 10M")]
+    [InlineData("-f qcow2 --object secret,id=s,data=abc -o encryption=on,encrypt.key-secret=s,compat=0.10 a 10M")]
     public void Images_and_messages_are_qemu_imgs(string arguments)
     {
         (ToolResult theirs, ToolResult ours) = RunBoth(arguments);
@@ -99,6 +101,14 @@ public sealed class CreateCommandTests : IDisposable
     [InlineData("-f qcow2 -o size=5, a")]
     [InlineData("-f qcow2 -o size=1M a 2M")]
     [InlineData("-f qcow2 -o size=abc a")]
+    [InlineData("-f qcow2 -o encrypt.format=luks a 1M")]
+    [InlineData("-f qcow2 -o encryption=on a 1M")]
+    [InlineData("-f qcow2 -o encrypt.format=foo a 1M")]
+    [InlineData("-f qcow2 -o encrypt.key-secret=s a 1M")]
+    [InlineData("-f qcow2 -o encrypt.format=luks,encrypt.key-secret=nope a 1M")]
+    [InlineData("-f qcow2 -o encrypt.format=luks,encrypt.cipher-mode=foo a 1M")]
+    [InlineData("-f qcow2 -o encrypt.format=aes,encrypt.cipher-alg=aes-128 a 1M")]
+    [InlineData("-f qcow2 -o encrypt.format=luks,encrypt.iter-time=soon a 1M")]
     [InlineData("-f qcow2 -b none -F qcow2 a")]
     [InlineData("-f qcow2 -b none -F qcow2 a 1M")]
     [InlineData("-f qcow2 -u -b none -F qcow2 a")]

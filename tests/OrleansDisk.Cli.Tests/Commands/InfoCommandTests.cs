@@ -29,6 +29,16 @@ public sealed class InfoCommandTests : IDisposable
         AssertSame("-f", "raw", "image");
     }
 
+    [Theory]
+    [InlineData("")]
+    [InlineData(",encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.hash-alg=sha1,compat=0.10")]
+    public void The_keys_of_LUKS_are_described_as_qemu_img_does_without_the_secret(string options)
+    {
+        Odisk.Run(_directory.Directory, "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc",
+            "-o", $"encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10{options}", "image", "1M").Succeeded();
+        AssertSame("image");
+    }
+
     [Fact]
     public void Snapshots_are_listed_as_qemu_img_does()
     {
