@@ -66,16 +66,15 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
     {
         if (metadata.Header.Version < 3 && hasBacking)
             return;
-        if (metadata.IsDataFileRaw)
-        {
-            if (metadata.Discards.Passes(DiscardType.Request))
-                await _rawData.ZeroAsync(offset, bytes, mayUnmap: true);
-            return;
-        }
         GuestOffset end = offset + bytes;
         var first = new GuestCluster(_geometry.ClusterCount(offset.Bytes));
         long count = WholeClusterCount(_geometry.OffsetOf(first), end);
-        if (count > 0)
+        if (count == 0)
+            return;
+        GuestOffset start = _geometry.OffsetOf(first);
+        if (metadata.IsDataFileRaw)
+            await _rawData.ZeroAsync(start, Math.Min(count << _geometry.ClusterBits, metadata.Header.DiskBytes - start.Bytes), mayUnmap: true);
+        else
             await ChangeAsync(first, count, Change.Discard);
     }
 
@@ -197,14 +196,13 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
     }
 
     /// <summary>
-    /// Gives the space of clusters in a data file back, which no entry leads to any more. They are reserved meanwhile: the
-    /// next data of a cluster goes to the same place.
+    /// Gives the space of clusters in a data file back, to which no entry leads any more. It is a part of the request: what
+    /// is written there meanwhile by another one is of that other one's time, and it may end as zeros.
     /// </summary>
     private async ValueTask PunchDataFileAsync(GuestCluster first, int count)
     {
         if (!metadata.Discards.Passes(DiscardType.Request))
             return;
-        using ClusterReservations.Reservation reservation = metadata.Reservations.Reserve(first, count);
         try
         {
             await metadata.DataFile.PunchHoleAsync(_geometry.OffsetOf(first).Bytes, (long)count << _geometry.ClusterBits);

@@ -139,17 +139,16 @@ public sealed class MappingLease : IDisposable
             return Unknown;
         table.NoteUsed();
         L2Entry entry = table.ReadL2Entry(_geometry.L2SliceIndex(cluster), _geometry);
-        switch (entry.KindAt(_geometry.SubclusterOf(offset), _geometry))
+        ClusterKind kind = entry.KindAt(_geometry.SubclusterOf(offset), _geometry);
+        if (!IsPlaceValid(entry, cluster))
+            return Unknown;
+        return kind switch
         {
-            case ClusterKind.Data when _geometry.IsAligned(entry.Host.Bytes) && IsInPlace(entry, cluster):
-                return entry.Host.Bytes + _geometry.OffsetInCluster(offset);
-            case ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated when _metadata.Header.Version >= 3 && _geometry.IsAligned(entry.Host.Bytes):
-                return Zeros;
-            case ClusterKind.Unallocated when !_reader.ShowsBacking(offset):
-                return Zeros;
-            default:
-                return Unknown;
-        }
+            ClusterKind.Data => entry.Host.Bytes + _geometry.OffsetInCluster(offset),
+            ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated when _metadata.Header.Version >= 3 => Zeros,
+            ClusterKind.Unallocated when !_reader.ShowsBacking(offset) => Zeros,
+            _ => Unknown,
+        };
     }
 
     /// <summary>The host offset at which a guest offset may be written in place, or <see cref="Unknown"/>.</summary>
@@ -167,9 +166,9 @@ public sealed class MappingLease : IDisposable
             ? entry.Host.Bytes + _geometry.OffsetInCluster(offset) : Unknown;
     }
 
-    /// <summary>In an external data file every cluster has its place; who finds it elsewhere has found damage.</summary>
-    private bool IsInPlace(L2Entry entry, GuestCluster cluster) =>
-        !_geometry.HasExternalData || entry.Host.Bytes == _geometry.OffsetOf(cluster).Bytes;
+    /// <summary>A cluster is aligned, and in an external data file it lies at its guest offset; a turn finds the damage.</summary>
+    private bool IsPlaceValid(L2Entry entry, GuestCluster cluster) => _geometry.IsAligned(entry.Host.Bytes)
+        && (!_geometry.HasExternalData || !entry.HasHost(_geometry) || entry.Host.Bytes == _geometry.OffsetOf(cluster).Bytes);
 
     private int BytesToSubclusterEnd(GuestOffset offset, int limit) =>
         Math.Min(_geometry.SubclusterBytes - (int)(offset.Bytes & (_geometry.SubclusterBytes - 1)), limit);

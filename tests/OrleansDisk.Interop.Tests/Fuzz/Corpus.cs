@@ -12,6 +12,9 @@ internal sealed record CorpusImage(string Name, string Path, byte[] Bytes)
 /// <summary>Images by qemu-img, one of every variant of the format. Made once; always in the same order.</summary>
 public sealed class Corpus : IDisposable
 {
+    /// <summary>How the names of data files end.</summary>
+    public const string DataFile = "data.raw";
+
     private const string Secret = "--object=secret,id=key,data=fuzz";
     private readonly TemporaryDirectory _directory = new();
     private readonly List<CorpusImage> _images = [];
@@ -39,7 +42,8 @@ public sealed class Corpus : IDisposable
         Backing("a raw backing file, version 2", "raw", "compat=0.10,cluster_size=1k");
         Bitmaps();
         Create("extended L2 entries", "extended_l2=on,cluster_size=16k", "write -P 1 0 5k", "write -z 64k 2k");
-        Create("external data file", $"data_file={_directory.Path("data.raw")}", "write -P 1 0 100k");
+        Create("external data file", $"data_file={_directory.Path("1" + DataFile)}", "write -P 1 0 100k", "write -z 256k 64k");
+        Create("raw data file, extended L2 entries", $"data_file={_directory.Path("2" + DataFile)},data_file_raw=on,extended_l2=on", "write -P 1 0 100k");
         Encrypted("LUKS", "encrypt.format=luks,encrypt.iter-time=10");
         Encrypted("AES", "encrypt.format=aes");
     }

@@ -55,6 +55,11 @@ internal sealed class MutantPass(string path, byte[] bytes, int seed)
         new MetadataAreas(_file).MustNotHold(Marker, MarkerRun);
     }
 
+    /// <summary>A data file in memory, whatever its name has become: a pass writes no file that is there.</summary>
+    private static IBlockFile OpenBeside(string name, ImageAccess access) => access == ImageAccess.Write || name.EndsWith(Corpus.DataFile, StringComparison.Ordinal)
+        ? new MutantFile(name, File.Exists(name) ? File.ReadAllBytes(name) : [], access != ImageAccess.Write)
+        : LocalBlockFile.Open(name, access);
+
     private MutantFile Open(bool isReadOnly) => new(path, bytes, isReadOnly);
 
     /// <summary>Whether the action succeeded; the errors that callers expect are no failure of the test.</summary>
@@ -81,7 +86,7 @@ internal sealed class MutantPass(string path, byte[] bytes, int seed)
 
     private async Task ReadAsync()
     {
-        await using Qcow2Image image = await Qcow2Image.OpenAsync(Open(isReadOnly: true), new Qcow2OpenOptions());
+        await using Qcow2Image image = await Qcow2Image.OpenAsync(Open(isReadOnly: true), new Qcow2OpenOptions { OpenFile = OpenBeside });
         byte[] buffer = new byte[64 << 10];
         long end = Math.Min(image.VirtualBytes, ReadLimit);
         byte[] all = new byte[end];
@@ -120,7 +125,7 @@ internal sealed class MutantPass(string path, byte[] bytes, int seed)
     private async Task WriteAsync()
     {
         int clusterBytes = 1 << Math.Clamp((int)BinaryPrimitives.ReadUInt32BigEndian(_file.Peek(20, 4)), 9, 21);
-        Qcow2Image image = await Qcow2Image.OpenAsync(_file, Disk.Writing(clusterBytes));
+        Qcow2Image image = await Qcow2Image.OpenAsync(_file, Disk.Writing(clusterBytes) with { OpenFile = OpenBeside });
         WasWritten = true;
         try
         {

@@ -13,10 +13,16 @@ internal sealed class CrashView(string name, UnflushedWrites writes, CrashState 
 
     public bool IsReadOnly { get; init; }
 
+    /// <summary>Where the file begins on the disk.</summary>
+    public long Start { get; init; }
+
+    /// <summary>Length of a file that is a part of a disk, or null: all behind its start.</summary>
+    public long? Bytes { get; init; }
+
     /// <summary>Zeros behind the file that count as part of it.</summary>
     public long PaddingBytes { get; init; }
 
-    public long LengthBytes => _length + PaddingBytes;
+    public long LengthBytes => Bytes ?? _length + PaddingBytes;
 
     /// <summary>A disk without unflushed writes, or what programs see of it.</summary>
     public static CrashView Of(string name, ByteStore bytes, long paddingBytes = 0) =>
@@ -30,7 +36,7 @@ internal sealed class CrashView(string name, UnflushedWrites writes, CrashState 
 
     public bool TryRead(long offset, Span<byte> buffer)
     {
-        writes.Read(state, offset, buffer);
+        writes.Read(state, offset + Start, buffer);
         foreach ((long start, byte[] data) in _written)
         {
             long from = Math.Max(start, offset);

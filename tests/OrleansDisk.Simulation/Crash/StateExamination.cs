@@ -43,7 +43,7 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
     {
         await CheckAsync();
         var view = new CrashView(limits.ImageName, writes, state);
-        var options = new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = limits.OpenBacking, RunBeside = RunNowAsync };
+        var options = new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = OpenFile, RunBeside = RunNowAsync };
         await using Qcow2Image image = await Qcow2Image.OpenAsync(view, options);
         await FindDecidingAsync(view, image);
         int sectors = (int)(image.VirtualBytes / SectorContent.Bytes);
@@ -64,6 +64,9 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
         work();
         return ValueTask.CompletedTask;
     }
+
+    private IBlockFile OpenFile(string name, ImageAccess access) => limits.DataFile is { } data && name == data.Name
+        ? new CrashView(name, writes, state) { Start = data.Region.Start, Bytes = data.Region.Bytes } : limits.OpenBacking(name, access);
 
     private async Task CheckAsync()
     {
@@ -99,7 +102,7 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
             long content = read;
             if (extent.HostOffset is { } host && extent.State == DiskExtentState.Data)
             {
-                int inFile = (int)((host + at - offset) / SectorContent.Bytes);
+                int inFile = (int)((host + (limits.DataFile?.Region.Start ?? 0) + at - offset) / SectorContent.Bytes);
                 content = writes.ContentOf(state, inFile);
                 if (writes.Touches(inFile))
                     Touched.Add((sector, inFile));

@@ -16,6 +16,9 @@ internal sealed record JudgeLimits
     public required long MaxLeaks { get; init; }
 
     public required int ClusterBytes { get; init; }
+
+    /// <summary>The external data file and where it begins on the image's disk, or null.</summary>
+    public (string Name, FileRegion Region)? DataFile { get; init; }
 }
 
 /// <summary>How much was looked at.</summary>

@@ -52,6 +52,7 @@ internal sealed class FileEvents
     private readonly HashSet<long> _knownTables = [];
     private int _clusterBits;
     private MetadataMap? _map;
+    private bool _isDataFile;
 
     /// <summary>Whether a read of guest data is one for a copy on write: a change runs, and no guest read.</summary>
     public Func<bool> IsCopying { get; set; } = () => false;
@@ -68,11 +69,14 @@ internal sealed class FileEvents
         IsTable = isTable;
     }
 
+    /// <summary>The file has guest data and nothing else.</summary>
+    public void FollowData(Func<bool> isCopying) => (_isDataFile, IsCopying) = (true, isCopying);
+
     private Func<long, bool> IsTable { get; set; } = _ => false;
 
     public string OfRead(long offset) => NameAt(offset) switch
     {
-        null when _map is null => OpenRead,
+        null when _map is null && !_isDataFile => OpenRead,
         null => IsCopying() ? CopyRead : DataRead,
         "active L2 table" => L2Load,
         "refcount block" => RefblockLoad,
@@ -81,7 +85,7 @@ internal sealed class FileEvents
 
     public string OfWrite(long offset, int pieceCount) => NameAt(offset) switch
     {
-        null when _map is null => OpenWrite,
+        null when _map is null && !_isDataFile => OpenWrite,
         null => pieceCount > 1 ? CopyWrite : DataWrite,
         "qcow2_header" => HeaderWrite,
         MetadataMap.ActiveL1 => L1Write,

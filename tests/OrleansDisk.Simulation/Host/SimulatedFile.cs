@@ -27,6 +27,9 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
 
     public FileEvents Events { get; } = new();
 
+    /// <summary>The part of the disk that is the file, or null: all of it.</summary>
+    public FileRegion? Region { get; init; }
+
     public FaultPlan Faults { get; init; } = new([]);
 
     /// <summary>Whether the simulated file system has holes.</summary>
@@ -43,7 +46,7 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
 
     public bool IsClosed { get; private set; }
 
-    public long LengthBytes => disk.Visible.Length;
+    public long LengthBytes => Region?.Bytes ?? disk.Visible.Length;
 
     public void Kill() => IsDead = true;
 
@@ -59,7 +62,7 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
         await EndIfDeadAsync();
         if (fault is FaultKind.InputOutput or FaultKind.NoSpace or FaultKind.ShortWrite)
             throw Failure("reading", InputOutputError);
-        disk.Visible.Read(offset, buffer.Span);
+        disk.Visible.Read(OnDisk(offset), buffer.Span);
     }
 
     /// <summary>A session's thread reads: it may be slow, and turns of the image run meanwhile.</summary>
@@ -72,7 +75,7 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
         host.TakeTurns();
         if (fault is FaultKind.InputOutput)
             throw Failure("reading", InputOutputError);
-        disk.Visible.Read(offset, buffer);
+        disk.Visible.Read(OnDisk(offset), buffer);
         return host.Random.Next(8) != 0;
     }
 
@@ -85,7 +88,7 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
         FaultKind? fault = Faults.Next(FileEvents.SessionWrite);
         if (fault is FaultKind.InputOutput or FaultKind.NoSpace)
             throw Failure("writing", fault == FaultKind.NoSpace ? NoSpaceError : InputOutputError);
-        FileWrite write = disk.Issue(offset, data.ToArray(), FileEvents.SessionWrite, Generation);
+        FileWrite write = disk.Issue(OnDisk(offset), data.ToArray(), FileEvents.SessionWrite, Generation);
         host.TakeTurns();
         if (IsDead)
             return;
@@ -111,7 +114,7 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
     public async ValueTask FlushAsync()
     {
         await EndIfDeadAsync();
-        FileWrite[] covered = disk.Completed();
+        FileWrite[] covered = [.. disk.Completed().Where(write => Region is not { } region || region.Holds(write.Offset))];
         string what = FileEvents.OfFlush(covered);
         using Operation operation = Begin(what, covered.Length, 0);
         FaultKind? fault = await StartAsync(what);
@@ -144,11 +147,20 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
         using Operation operation = Begin(FileEvents.SetLength, bytes, 0);
         if (Faults.Next(FileEvents.SetLength) is FaultKind.InputOutput or FaultKind.NoSpace)
             throw Failure("resizing", NoSpaceError);
-        disk.SetLength(bytes);
+        if (Region is null)
+            disk.SetLength(bytes);
+        else if (bytes > Region.Value.Bytes)
+            throw host.Failed("region", $"'{name}' has {Region.Value.Bytes} bytes of its disk, not {bytes}");
         return ValueTask.CompletedTask;
     }
 
-    public FileExtent GetExtent(long offset, long limit) => new(limit - offset, IsData: true);
+    /// <summary>What reads as zeros in a part of a disk may be a hole.</summary>
+    public FileExtent GetExtent(long offset, long limit)
+    {
+        byte[] bytes = new byte[limit - offset];
+        disk.Visible.Read(OnDisk(offset), bytes);
+        return new FileExtent(limit - offset, IsData: Region is null || bytes.AsSpan().IndexOfAnyExcept((byte)0) >= 0);
+    }
 
     public ValueTask DisposeAsync()
     {
@@ -160,6 +172,8 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
         host.Release(this);
         return ValueTask.CompletedTask;
     }
+
+    private long OnDisk(long offset) => offset + (Region?.Start ?? 0);
 
     private async ValueTask WriteAsync(long offset, byte[] data, string what)
     {
@@ -173,7 +187,7 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
             await PauseAsync();
             throw Failure("writing", fault == FaultKind.NoSpace ? NoSpaceError : InputOutputError);
         }
-        FileWrite write = disk.Issue(offset, data, what, Generation);
+        FileWrite write = disk.Issue(OnDisk(offset), data, what, Generation);
         await (fault == FaultKind.Slow ? host.WaitAsync(SlowTurns) : PauseAsync());
         await EndIfDeadAsync();
         BeforeEffect(offset, data.Length);

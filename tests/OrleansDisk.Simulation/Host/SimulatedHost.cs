@@ -9,6 +9,7 @@ namespace OrleansDisk.Simulation.Host;
 internal sealed class SimulatedHost(SeededScheduler? scheduler, Random random)
 {
     private readonly Dictionary<string, SimulatedDisk> _disks = [];
+    private readonly Dictionary<string, FileRegion> _regions = [];
     private readonly List<SimulatedFile> _open = [];
     private long _lastGeneration;
 
@@ -26,6 +27,16 @@ internal sealed class SimulatedHost(SeededScheduler? scheduler, Random random)
     {
         get => _disks[name];
         set => _disks[name] = value;
+    }
+
+    /// <summary>
+    /// Puts two files into one disk, one behind the other, so that a crash state is one of both. Each is flushed by itself.
+    /// </summary>
+    public void Join(SimulatedDisk disk, string first, string second, long secondStart, long secondBytes)
+    {
+        (_disks[first], _disks[second]) = (disk, disk);
+        _regions[first] = new FileRegion(0, secondStart);
+        _regions[second] = new FileRegion(secondStart, secondBytes);
     }
 
     /// <summary>Shares another host's files, but one: nobody writes them.</summary>
@@ -79,10 +90,12 @@ internal sealed class SimulatedHost(SeededScheduler? scheduler, Random random)
             throw new Qcow2Exception($"Could not open '{name}': No such file or directory");
         if (KeepsLocks && _open.Exists(other => other.Name == name && Excludes(other.Access, access)))
             throw new ImageLockedException($"Failed to get a lock\nIs another process using the image [{name}]?");
-        var file = new SimulatedFile(this, name, disk, access) { Faults = faults, CanPunchHoles = canPunchHoles };
+        FileRegion? region = _regions.TryGetValue(name, out FileRegion found) ? found : null;
+        var file = new SimulatedFile(this, name, disk, access) { Faults = faults, CanPunchHoles = canPunchHoles, Region = region };
         _open.Add(file);
+        // A second file of a disk belongs to who has the first.
         if (access == ImageAccess.Write)
-            file.Generation = ++_lastGeneration;
+            file.Generation = region is { Start: > 0 } ? _lastGeneration : ++_lastGeneration;
         Trace.Add("open", (long)access);
         return file;
     }

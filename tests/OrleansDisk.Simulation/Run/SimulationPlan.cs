@@ -20,7 +20,8 @@ internal sealed record SimulationPlan
     public static SimulationPlan FromSeed(int seed)
     {
         Random random = RandomOf(seed, "plan");
-        Shape shape = Shape.Draw(random).OrWithSubclusters(RandomOf(seed, "subclusters"));
+        Shape shape = Shape.Draw(random).OrWithSubclusters(RandomOf(seed, "subclusters"))
+            .OrWithDataFile(RandomOf(seed, "data file"));
         if (shape.Fixture >= 0)
         {
             Shape fixture = SnapshotFixture.Get(shape.Fixture).Shape;

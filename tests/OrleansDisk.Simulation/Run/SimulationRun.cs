@@ -128,7 +128,8 @@ internal sealed class SimulationRun
 
     private void LookCloser(UnflushedWrites writes, CrashState state, byte[] disk)
     {
-        if (_limits.QemuOneIn > 0 && _recoveryRandom.Next(_limits.QemuOneIn) == 0)
+        // QEMU would look for an external data file where it runs.
+        if (_limits.QemuOneIn > 0 && _plan.Shape.DataFile == DataFileKind.None && _recoveryRandom.Next(_limits.QemuOneIn) == 0)
         {
             _counts.JudgedByQemu++;
             QemuJudge.Judge(_host, writes.Materialize(state), disk);
@@ -145,7 +146,7 @@ internal sealed class SimulationRun
         var scheduler = new SeededScheduler(random);
         var host = new SimulatedHost(scheduler, random);
         host.TakeBackingOf(_host, StartImage.Name);
-        host[StartImage.Name] = new SimulatedDisk(file);
+        StartImage.Install(_plan.Shape, host, new SimulatedDisk(file));
         var world = new World(_plan.Shape, host, _start, new FaultPlan([]), random)
         {
             Model = _world.Model.Clone(),

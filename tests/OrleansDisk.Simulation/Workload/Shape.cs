@@ -2,6 +2,19 @@ using OrleansDisk.Qcow2.Format;
 
 namespace OrleansDisk.Simulation.Workload;
 
+/// <summary>Where guest data lies.</summary>
+internal enum DataFileKind
+{
+    /// <summary>In the image.</summary>
+    None,
+
+    /// <summary>In a file of its own.</summary>
+    Plain,
+
+    /// <summary>In a file of its own that is the disk even without the image.</summary>
+    Raw,
+}
+
 /// <summary>What a run's image and its surroundings are like.</summary>
 internal sealed record Shape
 {
@@ -54,6 +67,8 @@ internal sealed record Shape
     /// <summary>Whether clusters have subclusters; they are sectors in the smallest clusters that can.</summary>
     public bool HasSubclusters { get; init; }
 
+    public DataFileKind DataFile { get; init; }
+
     public int ClusterBytes => 1 << ClusterBits;
 
     public int ClusterSectorCount => ClusterBytes / 512;
@@ -96,6 +111,16 @@ internal sealed record Shape
         IsPreallocated = random.Next(8) == 0,
         UsedClusterCount = 0,
     };
+
+    /// <summary>The shape with an external data file, one in five of those that can have one.</summary>
+    public Shape OrWithDataFile(Random random)
+    {
+        if (Version < 3 || Fixture >= 0 || ClusterBits > 14 || random.Next(5) != 0)
+            return this;
+        Shape shape = this with { DataFile = DataFileKind.Plain, UsedClusterCount = 0, PoisonClusterCount = 0 };
+        return random.Next(2) == 0 ? shape
+            : shape with { DataFile = DataFileKind.Raw, BackingDepth = 0, BackingSectorCount = 0, IsPreallocated = false };
+    }
 
     /// <summary>Sometimes the next clusters need a new refcount block, or even a new refcount table.</summary>
     private static int DrawUsedClusterCount(Random random, Shape shape)

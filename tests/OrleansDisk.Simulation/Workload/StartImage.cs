@@ -12,6 +12,7 @@ namespace OrleansDisk.Simulation.Workload;
 internal sealed class StartImage
 {
     public const string Name = "top.qcow2";
+    public const string DataName = "top.data";
     private const string Middle = "middle.qcow2";
     private const string Bottom = "bottom.raw";
 
@@ -38,12 +39,25 @@ internal sealed class StartImage
     {
         var start = new StartImage(shape, random);
         new SeededScheduler(new Random(0)).Run(start.MakeAsync);
-        foreach (string name in (ReadOnlySpan<string>)[Name, Middle, Bottom])
+        Install(shape, host, new SimulatedDisk(start._workshop[Name].Visible.Bytes));
+        foreach (string name in (ReadOnlySpan<string>)[Middle, Bottom])
         {
             if (start._workshop.Has(name))
                 host[name] = new SimulatedDisk(start._workshop[name].Visible.Bytes);
         }
         return start;
+    }
+
+    /// <summary>The external data file on the image's disk; it has room for a disk that grows.</summary>
+    public static FileRegion DataRegion { get; } = new(1 << 20, (4096 * 512) + (64 << 10));
+
+    /// <summary>Puts an image's disk on a host, with the data file on it if there is one.</summary>
+    public static void Install(Shape shape, SimulatedHost host, SimulatedDisk disk)
+    {
+        if (shape.DataFile == DataFileKind.None)
+            host[Name] = disk;
+        else
+            host.Join(disk, Name, DataName, DataRegion.Start, DataRegion.Bytes);
     }
 
     /// <summary>Fills what no refcount counts with poison: nobody may ever read it.</summary>
@@ -67,14 +81,27 @@ internal sealed class StartImage
         }
         else
         {
-            _workshop[Name] = new SimulatedDisk([]);
-            await using (SimulatedFile file = Open(Name, ImageAccess.Write))
-                await CreateOperation.CreateAsync(file, CreateOptions());
+            await CreateAsync();
             Model = new DiskModel([.. Enumerable.Range(0, _shape.SectorCount)
                 .Select(sector => sector < backing.Count ? backing[sector] : 0)], backing);
         }
         await LoseClustersAsync();
         AppendPoison();
+    }
+
+    private async Task CreateAsync()
+    {
+        bool hasDataFile = _shape.DataFile != DataFileKind.None;
+        var disk = new SimulatedDisk(new byte[hasDataFile ? DataRegion.Start + DataRegion.Bytes : 0]);
+        Install(_shape, _workshop, disk);
+        await using SimulatedFile file = Open(Name, ImageAccess.Write);
+        await using SimulatedFile? dataFile = hasDataFile ? Open(DataName, ImageAccess.Write) : null;
+        await CreateOperation.CreateAsync(file, CreateOptions(), dataFile);
+        if (_shape is not { DataFile: DataFileKind.Plain, IsPreallocated: false })
+            return;
+        byte[] poison = new byte[DataRegion.Bytes];
+        SectorContent.Fill(poison, SectorContent.Poison);
+        disk.Visible.Write(DataRegion.Start, poison);
     }
 
     /// <summary>Counts clusters as used to which nothing leads, so that the next allocation is where the shape wants it.</summary>
@@ -115,6 +142,8 @@ internal sealed class StartImage
         RefcountBits = 1L << _shape.RefcountOrder,
         ExtendedL2 = _shape.HasSubclusters,
         CompressionType = _shape.Compression,
+        DataFile = _shape.DataFile == DataFileKind.None ? null : DataName,
+        DataFileRaw = _shape.DataFile == DataFileKind.Raw,
         Preallocation = _shape.IsPreallocated ? Preallocation.Metadata : Preallocation.Off,
         BackingFile = _shape.BackingDepth switch { 0 => null, 1 => Bottom, _ => Middle },
         BackingFormat = _shape.BackingDepth switch { 0 => null, 1 => "raw", _ => "qcow2" },

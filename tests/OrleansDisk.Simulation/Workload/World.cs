@@ -67,6 +67,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
         ImageName = StartImage.Name,
         OpenBacking = (name, _) => CrashView.Of(name, host[name].Visible),
         ClusterBytes = shape.ClusterBytes,
+        DataFile = shape.DataFile == DataFileKind.None ? null : (StartImage.DataName, StartImage.DataRegion),
         MaxLeaks = InheritedLeaks + (4 * (_changedClusters + _clustersUnderWay)) + 16,
     };
 
@@ -254,7 +255,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
         CrashState state = new StateSelection(1, random).Draw(writes);
         byte[] bytes = writes.Materialize(state);
         host.KillAll();
-        host[StartImage.Name] = new SimulatedDisk(bytes);
+        StartImage.Install(shape, host, new SimulatedDisk(bytes));
         await RestartAsync(isDurable: true);
     }
 
@@ -335,7 +336,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
         L2CacheBytes = Math.Min(shape.ClusterBytes, ClusterGeometry.MaxL2SliceBytes) * shape.CachedTableCount,
         RefcountCacheBytes = (long)shape.ClusterBytes * shape.CachedTableCount,
         PassDiscard = shape.PassDiscard,
-        OpenFile = host.OpenBacking,
+        OpenFile = OpenFile,
         RunBeside = RunLaterAsync,
     };
 
@@ -344,6 +345,15 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
     {
         await Task.Yield();
         work();
+    }
+
+    private IBlockFile OpenFile(string name, ImageAccess access)
+    {
+        if (name != StartImage.DataName)
+            return host.OpenBacking(name, access);
+        SimulatedFile file = host.Open(name, access, faults, shape.CanPunchHoles);
+        file.Events.FollowData(() => _changesUnderWay > 0 && _readsUnderWay == 0);
+        return file;
     }
 
     private void RefuseFrozen(long offset, int bytes)

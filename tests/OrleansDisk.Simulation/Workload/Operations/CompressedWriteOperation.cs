@@ -28,7 +28,8 @@ internal sealed record CompressedWriteOperation(long Cluster) : IOperation
     {
         byte[] compressed = new byte[image.Header.Geometry.ClusterBytes];
         using ClusterCompressor compressor = image.CreateCompressor();
-        if (compressor.TryCompress(data, compressed, out int bytes))
+        // An external data file holds no compressed clusters.
+        if (!image.Header.Geometry.HasExternalData && compressor.TryCompress(data, compressed, out int bytes))
         {
             try
             {

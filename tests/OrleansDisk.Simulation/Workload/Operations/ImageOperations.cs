@@ -59,7 +59,7 @@ internal sealed record ReopenOperation(bool ReadOnlyBetween) : IOperation
         world.NoteSettled();
         if (world.Disk.Unflushed.Count > 0)
             throw new SimulationFailure("close", $"{world.Disk.Unflushed.Count} writes are not on stable storage when the image is closed");
-        PoisonFreeSpace(world.Disk, world.CheckFile().Header);
+        PoisonFreeSpace(world.Disk, world.CheckFile().Header, world.Shape.DataFile == DataFileKind.None ? world.Disk.Visible.Length : StartImage.DataRegion.Start);
         if (ReadOnlyBetween)
             await world.ReadOnlyVisitAsync();
         await world.OpenAsync();
@@ -67,13 +67,13 @@ internal sealed record ReopenOperation(bool ReadOnlyBetween) : IOperation
     }
 
     /// <summary>What no refcount counts may hold anything; now it holds what nobody may ever see.</summary>
-    private static void PoisonFreeSpace(SimulatedDisk disk, Header header)
+    private static void PoisonFreeSpace(SimulatedDisk disk, Header header, long fileBytes)
     {
         var free = new List<long>();
         ClusterGeometry geometry = header.Geometry;
         byte[] entry = new byte[sizeof(ulong)];
         byte[] block = new byte[geometry.ClusterBytes];
-        for (long cluster = 0; (cluster + 1) << geometry.ClusterBits <= disk.Visible.Length; cluster++)
+        for (long cluster = 0; (cluster + 1) << geometry.ClusterBits <= fileBytes; cluster++)
         {
             int inBlock = geometry.RefcountBlockIndex(new HostCluster(cluster));
             if (inBlock == 0 || cluster == 0)
