@@ -5,6 +5,7 @@ using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Metadata;
+using OrleansDisk.Qcow2.Snapshots;
 
 namespace OrleansDisk.Qcow2;
 
@@ -100,6 +101,8 @@ public sealed partial class Qcow2Image : IWritableDisk
         {
             if (!file.IsReadOnly)
                 header = await PrepareForWritingAsync(file, header);
+            if (options.Snapshot is { } snapshot)
+                header = await ShowSnapshotAsync(file, header, snapshot);
             ImageMetadata metadata = await ImageMetadata.LoadAsync(file, dataFile, header, options);
             IDiskSource? backing = options.Backing
                 ?? (options.OpenBacking ? await BackingChain.OpenAsync(file.Name, header, options, above) : null);
@@ -202,6 +205,8 @@ public sealed partial class Qcow2Image : IWritableDisk
             throw new Qcow2UnsupportedException($"making '{FileName}' smaller", "use qemu-img resize --shrink");
         if (Header is { Version: < 3, SnapshotCount: > 0 })
             throw new Qcow2Exception("Can't resize a v2 image which has snapshots");
+        // VM state lies behind the disk: it would become a part of it.
+        await GuardAsync(() => new ValueTask(new ImageSnapshots(_metadata).DropVmStateAsync()));
         long oldBytes = VirtualBytes;
         // A backing file that is longer than the disk was would show through in what is new.
         long shownBytes = Backing?.VirtualBytes ?? 0;

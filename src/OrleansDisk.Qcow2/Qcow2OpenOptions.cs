@@ -32,6 +32,9 @@ public sealed record Qcow2OpenOptions
     /// </summary>
     public TimeSpan CacheCleanInterval { get; init; } = TimeSpan.FromSeconds(600);
 
+    /// <summary>The internal snapshot that is the disk, of an image that is opened for reading; null: the active disk.</summary>
+    public SnapshotSelector? Snapshot { get; init; }
+
     /// <summary>Whether the backing chain is opened too; without it, what the image does not hold reads as zeros.</summary>
     public bool OpenBacking { get; init; } = true;
 

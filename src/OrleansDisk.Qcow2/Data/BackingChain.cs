@@ -56,7 +56,14 @@ internal static class BackingChain
             IBlockFile file = overlayOptions.OpenFile(path, access);
             try
             {
-                Qcow2OpenOptions options = overlayOptions with { Access = access, DataFile = null, Secret = null, EncryptionFormat = null };
+                Qcow2OpenOptions options = overlayOptions with
+                {
+                    Access = access,
+                    Snapshot = null,
+                    DataFile = null,
+                    Secret = null,
+                    EncryptionFormat = null,
+                };
                 return await OpenAsync(file, overlay.BackingFormat, options, above);
             }
             catch

@@ -179,12 +179,7 @@ public sealed record Header
         HeaderField.WriteUInt32(cluster, HeaderField.MagicField, Magic);
         HeaderField.WriteUInt32(cluster, HeaderField.Version, (uint)Version);
         HeaderField.WriteUInt32(cluster, HeaderField.ClusterBits, (uint)Geometry.ClusterBits);
-        HeaderField.WriteUInt64(cluster, HeaderField.Size, (ulong)VirtualBytes);
-        HeaderField.WriteUInt32(cluster, HeaderField.CryptMethod, (uint)Encryption);
-        HeaderField.WriteUInt32(cluster, HeaderField.L1Size, (uint)L1EntryCount);
-        HeaderField.WriteUInt64(cluster, HeaderField.L1TableOffset, (ulong)L1Table.Bytes);
-        HeaderField.WriteUInt64(cluster, HeaderField.RefcountTableOffset, (ulong)RefcountTable.Bytes);
-        HeaderField.WriteUInt32(cluster, HeaderField.RefcountTableClusters, (uint)RefcountTableClusters);
+        WriteTables(cluster);
         if (Version >= 3)
         {
             HeaderField.WriteUInt64(cluster, HeaderField.Incompatible, (ulong)Incompatible);
@@ -209,6 +204,29 @@ public sealed record Header
         name.CopyTo(cluster[at..]);
         HeaderField.WriteUInt64(cluster, HeaderField.BackingFileOffset, (ulong)at);
         HeaderField.WriteUInt32(cluster, HeaderField.BackingFileSize, (uint)name.Length);
+    }
+
+    /// <summary>
+    /// The fields from <see cref="HeaderField.Size"/> on that say how large the disk is and where tables are, as they lie
+    /// on disk: one write of them changes all at once.
+    /// </summary>
+    internal byte[] StorePlaces()
+    {
+        byte[] fields = new byte[HeaderField.Incompatible];
+        WriteTables(fields);
+        return fields[HeaderField.Size..];
+    }
+
+    private void WriteTables(Span<byte> cluster)
+    {
+        HeaderField.WriteUInt64(cluster, HeaderField.Size, (ulong)VirtualBytes);
+        HeaderField.WriteUInt32(cluster, HeaderField.CryptMethod, (uint)Encryption);
+        HeaderField.WriteUInt32(cluster, HeaderField.L1Size, (uint)L1EntryCount);
+        HeaderField.WriteUInt64(cluster, HeaderField.L1TableOffset, (ulong)L1Table.Bytes);
+        HeaderField.WriteUInt64(cluster, HeaderField.RefcountTableOffset, (ulong)RefcountTable.Bytes);
+        HeaderField.WriteUInt32(cluster, HeaderField.RefcountTableClusters, (uint)RefcountTableClusters);
+        HeaderField.WriteUInt32(cluster, HeaderField.SnapshotCount, (uint)SnapshotCount);
+        HeaderField.WriteUInt64(cluster, HeaderField.SnapshotsOffset, (ulong)SnapshotTable.Bytes);
     }
 
     private static string? ParseBackingFile(ReadOnlySpan<byte> cluster, int offset)

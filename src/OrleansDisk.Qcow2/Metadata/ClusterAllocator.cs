@@ -40,6 +40,9 @@ internal sealed class ClusterAllocator
         _freshFrom = new HostCluster(geometry.ClusterCount(file.LengthBytes));
     }
 
+    /// <summary>No cluster before this one is free.</summary>
+    public HostCluster SearchFrom => _searchFrom;
+
     /// <summary>Told of every cluster whose refcount came down to 0.</summary>
     public Action<HostCluster>? Freed { get; set; }
 
@@ -192,7 +195,8 @@ internal sealed class ClusterAllocator
         return new HostRun(first, count, isFresh);
     }
 
-    private void NoteUsed(HostCluster first, long count)
+    /// <summary>Clusters were, or are about to be, written: what is not written in them is no zeros any more.</summary>
+    public void NoteUsed(HostCluster first, long count)
     {
         if (first.Index + count > _freshFrom.Index)
             _freshFrom = first + count;
@@ -274,7 +278,9 @@ internal sealed class ClusterAllocator
         return _blocks.PinAsync(ValidBlock(entry, tableIndex));
     }
 
-    private HostOffset ValidBlock(RefcountTableEntry entry, int tableIndex)
+    /// <summary>The place of a refcount block.</summary>
+    /// <exception cref="MetadataDamagedException">None can lie there.</exception>
+    public HostOffset ValidBlock(RefcountTableEntry entry, int tableIndex)
     {
         if (!_geometry.IsAligned(entry.Block.Bytes))
             throw new MetadataDamagedException($"Refblock offset {entry.Block} unaligned (reftable index: 0x{tableIndex:x})");

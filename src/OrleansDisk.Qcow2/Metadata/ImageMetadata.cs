@@ -5,9 +5,10 @@ using OrleansDisk.Qcow2.Io;
 namespace OrleansDisk.Qcow2.Metadata;
 
 /// <summary>The metadata of one open image: its tables, their caches, and the one order in which they are written.</summary>
-internal sealed class ImageMetadata
+internal sealed partial class ImageMetadata
 {
     private readonly PointerTable _l1;
+    private readonly PointerTable _refcountTable;
     private readonly TableCache _l2Cache;
     private readonly TableCache _refcountBlocks;
     private Task _release = Task.CompletedTask;
@@ -22,6 +23,7 @@ internal sealed class ImageMetadata
         Header = header;
         Map = map;
         _l1 = l1;
+        _refcountTable = refcountTable;
         RunBeside = options.RunBeside;
         Discards = new DiscardPolicy(options);
         Health = new ImageHealth(file) { Stopped = Gate.Leases.Revoke };
@@ -109,12 +111,13 @@ internal sealed class ImageMetadata
             var keys = EncryptionHeader.Of(header);
             map.SetRange(MetadataMap.Keys, keys.Start, keys.Bytes);
         }
+        IReadOnlyList<SnapshotEntry> snapshots = [];
         if (!file.IsReadOnly)
         {
             MapTables(l1, refcountTable, map);
-            await MapSnapshotsAsync(file, header, map);
+            snapshots = await MapSnapshotsAsync(file, header, map);
         }
-        return new ImageMetadata(file, externalDataFile ?? file, header, l1, refcountTable, map, options, caches);
+        return new ImageMetadata(file, externalDataFile ?? file, header, l1, refcountTable, map, options, caches) { Snapshots = snapshots };
     }
 
     /// <summary>
@@ -165,7 +168,7 @@ internal sealed class ImageMetadata
     }
 
     /// <summary>The host clusters in which an entry has a reference each.</summary>
-    private (HostCluster First, long Count) ClustersOf(L2Entry entry)
+    public (HostCluster First, long Count) ClustersOf(L2Entry entry)
     {
         if (Geometry.HasExternalData)
             return default; // nobody counts references in a data file
@@ -246,6 +249,14 @@ internal sealed class ImageMetadata
         await Order.WriteHeaderAsync(HeaderField.Size, size);
     }
 
+    /// <summary>Gives the L1 table more entries; the caller has the gate alone.</summary>
+    public async Task GrowL1Async(int count)
+    {
+        await SettleAsync();
+        if (count > _l1.Count)
+            await MoveL1Async(count);
+    }
+
     /// <summary>Puts the L1 table where it has room for more entries, and the header after it.</summary>
     private async Task MoveL1Async(int count)
     {
@@ -293,17 +304,19 @@ internal sealed class ImageMetadata
     }
 
     /// <exception cref="Qcow2FormatException">The snapshot table is damaged.</exception>
-    private static async Task MapSnapshotsAsync(IBlockFile file, Header header, MetadataMap map)
+    private static async Task<IReadOnlyList<SnapshotEntry>> MapSnapshotsAsync(IBlockFile file, Header header, MetadataMap map)
     {
+        IReadOnlyList<SnapshotEntry> snapshots = await DirectoryReader.ReadSnapshotsAsync(file, header);
         long tableBytes = 0;
-        foreach (SnapshotEntry snapshot in await DirectoryReader.ReadSnapshotsAsync(file, header))
+        foreach (SnapshotEntry snapshot in snapshots)
         {
-            tableBytes += (snapshot.StoredBytes + 7) & ~7;
+            tableBytes = ((tableBytes + 7) & ~7L) + snapshot.StoredBytes;
             long bytes = Math.Min(snapshot.L1EntryCount * (long)sizeof(ulong), file.LengthBytes - snapshot.L1Table.Bytes);
             if (snapshot.L1Table.Bytes >= 0 && bytes > 0)
                 map.AddInactiveL1(snapshot.L1Table, bytes);
         }
         map.SetRange(MetadataMap.SnapshotTable, header.SnapshotTable, tableBytes);
+        return snapshots;
     }
 
     private void OnClusterFreed(HostCluster cluster)

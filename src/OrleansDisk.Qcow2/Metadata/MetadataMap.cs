@@ -19,6 +19,9 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
     public const string RefcountTable = "refcount table";
     public const string SnapshotTable = "snapshot table";
     public const string Keys = "encryption header";
+    public const string L2Table = "active L2 table";
+    public const string RefcountBlock = "refcount block";
+    public const string InactiveL1 = "inactive L1 table";
 
     /// <summary>
     /// Changes with every cluster that becomes metadata: what was no metadata before may be some now. May be read by any
@@ -36,6 +39,9 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
             _ranges[name] = (geometry.ClusterOf(start), geometry.ClusterCount(bytes));
     }
 
+    /// <summary>Length of a table that exists once, in whole clusters.</summary>
+    public long BytesOf(string name) => _ranges.TryGetValue(name, out (HostCluster First, long Count) range) ? range.Count << geometry.ClusterBits : 0;
+
     public void AddRefcountBlock(HostOffset block)
     {
         _sharesRefcountBlock |= _refcountBlocks.Contains(geometry.ClusterOf(block).Index);
@@ -47,6 +53,16 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
     {
         for (long at = 0; at < bytes; at += geometry.ClusterBytes)
             Add(_inactiveL1, start + at);
+    }
+
+    /// <summary>A refcount block is another cluster from now on.</summary>
+    public void RemoveRefcountBlock(HostOffset block) => _refcountBlocks.Remove(geometry.ClusterOf(block).Index);
+
+    /// <summary>The L1 table of a snapshot has gone.</summary>
+    public void RemoveInactiveL1(HostOffset start, long bytes)
+    {
+        for (long at = 0; at < bytes; at += geometry.ClusterBytes)
+            _inactiveL1.Remove(geometry.ClusterOf(start + at).Index);
     }
 
     public void AddL2Table(HostOffset table) => Add(_l2Tables, table);
@@ -62,10 +78,10 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
         if (FindInRanges(cluster.Index) is { } name)
             return name;
         if (_l2Tables.Contains(cluster.Index))
-            return "active L2 table";
+            return L2Table;
         if (_refcountBlocks.Contains(cluster.Index))
-            return "refcount block";
-        return _inactiveL1.Contains(cluster.Index) ? "inactive L1 table" : null;
+            return RefcountBlock;
+        return _inactiveL1.Contains(cluster.Index) ? InactiveL1 : null;
     }
 
     /// <summary>
@@ -81,7 +97,7 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
     private string? FindOverlap()
     {
         if (_sharesRefcountBlock)
-            return "refcount block";
+            return RefcountBlock;
         foreach ((string name, (HostCluster first, long count)) in _ranges)
         {
             if (first.Index == 0)
@@ -102,7 +118,7 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
             if (FindInRanges(table) is { } name)
                 return name;
             if (_refcountBlocks.Contains(table))
-                return "refcount block";
+                return RefcountBlock;
         }
         return null;
     }

@@ -18,12 +18,12 @@ internal sealed class PointerTable
     public PointerTable(HostOffset offset, ReadOnlySpan<byte> stored)
     {
         Offset = offset;
-        _entries = new ulong[stored.Length / sizeof(ulong)];
-        for (int index = 0; index < _entries.Length; index++)
-            _entries[index] = BinaryPrimitives.ReadUInt64BigEndian(stored[(index * sizeof(ulong))..]);
+        _entries = Parse(stored);
     }
 
     public HostOffset Offset { get; private set; }
+
+    public ReadOnlySpan<ulong> Entries => _entries;
 
     public int Count => _entries.Length;
 
@@ -51,6 +51,31 @@ internal sealed class PointerTable
         HasMoved = true;
         for (int sector = 0; sector * EntriesPerSector < count; sector++)
             _dirtySectors.Add(sector);
+    }
+
+    /// <summary>Becomes another table, which is on disk, the header leading to it.</summary>
+    public void Replace(HostOffset offset, ulong[] entries)
+    {
+        Invariant.Assert(!IsDirty, "a table is replaced when it is written back");
+        (Offset, _entries) = (offset, entries);
+    }
+
+    /// <summary>A table of entries as it lies on disk.</summary>
+    public static byte[] Store(ReadOnlySpan<ulong> entries)
+    {
+        byte[] stored = new byte[entries.Length * sizeof(ulong)];
+        for (int index = 0; index < entries.Length; index++)
+            BinaryPrimitives.WriteUInt64BigEndian(stored.AsSpan(index * sizeof(ulong)), entries[index]);
+        return stored;
+    }
+
+    /// <summary>The entries of a table as it lies on disk.</summary>
+    public static ulong[] Parse(ReadOnlySpan<byte> stored)
+    {
+        ulong[] entries = new ulong[stored.Length / sizeof(ulong)];
+        for (int index = 0; index < entries.Length; index++)
+            entries[index] = BinaryPrimitives.ReadUInt64BigEndian(stored[(index * sizeof(ulong))..]);
+        return entries;
     }
 
     /// <summary>Takes the changed sectors out as copies, neighbours together, and whether the header must follow.</summary>
