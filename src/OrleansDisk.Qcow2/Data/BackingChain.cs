@@ -86,8 +86,7 @@ internal static class BackingChain
         {
             "raw" or "file" => new RawImage(file),
             "qcow2" => await Qcow2Image.OpenAsync(file, options, above),
-            _ => throw new Qcow2UnsupportedException($"the backing format '{format}' of '{file.Name}'",
-                "use qemu-img convert to make it qcow2 or raw"),
+            _ => throw new Qcow2Exception($"Unknown driver '{format}'"),
         };
     }
 }

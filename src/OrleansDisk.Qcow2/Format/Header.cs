@@ -80,7 +80,8 @@ public sealed record Header
     public string? BackingFormat =>
         Find(HeaderExtensionType.BackingFormat) is { } extension ? Encoding.UTF8.GetString(extension.Data) : null;
 
-    public HeaderExtension? Find(HeaderExtensionType type) => Extensions.FirstOrDefault(e => e.Type == type);
+    /// <summary>The extension of a type, or null; of several the last one counts, as it does for QEMU.</summary>
+    public HeaderExtension? Find(HeaderExtensionType type) => Extensions.LastOrDefault(e => e.Type == type);
 
     /// <summary>Whether the bytes begin as an image of version 2 or later does.</summary>
     public static bool Probe(ReadOnlySpan<byte> start) => start.Length >= 8

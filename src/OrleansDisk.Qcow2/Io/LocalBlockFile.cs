@@ -84,7 +84,7 @@ public sealed class LocalBlockFile : IBlockFile
         {
             throw new Qcow2Exception($"Could not {verb} '{path}': Permission denied", e);
         }
-        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
+        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException or ArgumentException)
         {
             throw new Qcow2Exception($"Could not {verb} '{path}': No such file or directory", e);
         }

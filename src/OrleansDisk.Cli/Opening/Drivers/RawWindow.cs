@@ -23,7 +23,7 @@ internal sealed class RawWindow : FilterDisk
         if (bytes > below.VirtualBytes - offset)
         {
             throw new CommandFailedException(
-                $"The sum of offset ({offset}) and size ({bytes}) has to be smaller or equal to the actual size of the containing "
+                $"The sum of offset ({offset}) and size ({bytes}) has to be smaller or equal to the  actual size of the containing "
                 + $"file ({below.VirtualBytes})");
         }
         if (bytes % 512 != 0)
