@@ -164,19 +164,27 @@ public sealed class EncryptedTests : IDisposable
     {
         var disk = EncryptedDisk.Create(_path, "x", 1 << 20, "encrypt.format=luks");
         byte[] model = new byte[1 << 20];
+        var turns = new Random(5);
+        var file = MemoryFile.Load(File.ReadAllBytes(_path), new MemoryFile { Turns = () => turns.Next(4) });
         await Exclusive.Run(async () =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(_path, disk.Writing(65536));
-            var writes = new List<Task>();
-            for (int at = 0; at < 4096; at += 64)
+            await using Qcow2Image image = await Qcow2Image.OpenAsync(file, disk.Writing(65536));
+            for (int round = 0; round < 2; round++)
             {
-                model.AsSpan(at, 64).Fill((byte)(1 + (at / 64)));
-                writes.Add(image.WriteAsync(at, model.AsMemory(at, 64)).AsTask());
-                writes.Add(image.WriteZeroesAsync(8192 + at, 32, mayUnmap: at % 128 == 0).AsTask());
+                var writes = new List<Task>();
+                for (int at = 0; at < 4096; at += 64)
+                {
+                    model.AsSpan(at, 64).Fill((byte)(1 + round + (at / 64)));
+                    writes.Add(image.WriteAsync(at, model.AsMemory(at, 64)).AsTask());
+                    writes.Add(image.WriteZeroesAsync(8192 + at, 32, mayUnmap: at % 128 == 0).AsTask());
+                }
+                model.AsSpan(4096, 4096).Fill((byte)round);
+                writes.Add(image.WriteAsync(4096, model.AsMemory(4096, 4096)).AsTask());
+                await Task.WhenAll(writes);
             }
-            await Task.WhenAll(writes);
             await new ModelDisk(image, model, seed: 0).VerifyAsync();
         });
+        File.WriteAllBytes(_path, file.ToArray());
         await disk.HoldsAsync(model);
     }
 

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
 using OrleansDisk.Simulation.Host;
@@ -144,6 +145,14 @@ public sealed class RegressionTests
         new Shape { ClusterBits = 12, SectorCount = 32, MaxInFlight = 1 }, 2, NoFaults,
         _ => [.. Enumerable.Range(0, 6).SelectMany(_ => (IOperation[])
             [new CompressedWriteOperation(0), new ReadOperation(512, 512), new DiscardOperation(0, 4096, Fua: true), new FlushOperation()])]);
+
+    /// <summary>Guard: <c>EncryptedGuestData.FreshClustersAreZero</c>.</summary>
+    [Theory]
+    [InlineData(EncryptionMethod.Aes)]
+    [InlineData(EncryptionMethod.Luks)]
+    public void New_clusters_of_an_encrypted_image_are_written_all_through(EncryptionMethod method) => Run(
+        new Shape { ClusterBits = 12, SectorCount = 96, BackingDepth = 1, BackingSectorCount = 60, MaxInFlight = 6, Encryption = method }, 3, NoFaults,
+        draw => Draw(draw, 40, WriteOperation.Draw, SessionWriteOperation.Draw, ZeroOperation.Draw, DiscardOperation.Draw, ReadOperation.Draw, _ => new FlushOperation()));
 
     private static WriteOperation SmallWrite(OperationDraw draw) => new WriteOperation(
         draw.Random.Next(draw.Shape.SectorCount / 4) * (long)SectorContent.Bytes, SectorContent.Bytes * (1 + draw.Random.Next(2)), Fua: false);

@@ -43,7 +43,7 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
     {
         await CheckAsync();
         var view = new CrashView(limits.ImageName, writes, state);
-        var options = new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = OpenFile, RunBeside = RunNowAsync };
+        var options = new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = OpenFile, RunBeside = RunNowAsync, Secret = limits.Secret };
         await using Qcow2Image image = await Qcow2Image.OpenAsync(view, options);
         await FindDecidingAsync(view, image);
         int sectors = (int)(image.VirtualBytes / SectorContent.Bytes);
@@ -103,7 +103,7 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
             if (extent.HostOffset is { } host && extent.State == DiskExtentState.Data)
             {
                 int inFile = (int)((host + (limits.DataFile?.Region.Start ?? 0) + at - offset) / SectorContent.Bytes);
-                content = writes.ContentOf(state, inFile);
+                content = limits.Stored.ContentOf(writes, state, sector, inFile);
                 if (writes.Touches(inFile))
                     Touched.Add((sector, inFile));
             }

@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Simulation.Host;
 using OrleansDisk.Simulation.Model;
@@ -19,6 +20,12 @@ internal sealed record JudgeLimits
 
     /// <summary>The external data file and where it begins on the image's disk, or null.</summary>
     public (string Name, FileRegion Region)? DataFile { get; init; }
+
+    /// <summary>How the file is read past the engine.</summary>
+    public required StoredSectors Stored { get; init; }
+
+    /// <summary>The password of an encrypted image, or null.</summary>
+    public required Secret? Secret { get; init; }
 }
 
 /// <summary>How much was looked at.</summary>
@@ -75,7 +82,7 @@ internal sealed class StateJudge(StateSelection selection, StateCounts counts)
                 if (examination is null)
                     Examine(writes, state, model, limits, alike, clusters);
                 else
-                    CompareData(writes, state, model, examination);
+                    CompareData(writes, state, model, limits, examination);
             }
             catch (SimulationFailure e)
             {
@@ -106,10 +113,10 @@ internal sealed class StateJudge(StateSelection selection, StateCounts counts)
         Examined?.Invoke(writes, state, examination.Disk);
     }
 
-    private static void CompareData(UnflushedWrites writes, CrashState state, DiskModel model, StateExamination examination)
+    private static void CompareData(UnflushedWrites writes, CrashState state, DiskModel model, JudgeLimits limits, StateExamination examination)
     {
         foreach ((int sector, int inFile) in examination.Touched)
-            StateExamination.JudgeSector(model, sector, writes.ContentOf(state, inFile));
+            StateExamination.JudgeSector(model, sector, limits.Stored.ContentOf(writes, state, sector, inFile));
     }
 
     private static string Describe(UnflushedWrites writes) => string.Join(", ", writes.Writes.Take(24)

@@ -21,7 +21,7 @@ internal sealed record SimulationPlan
     {
         Random random = RandomOf(seed, "plan");
         Shape shape = Shape.Draw(random).OrWithSubclusters(RandomOf(seed, "subclusters"))
-            .OrWithDataFile(RandomOf(seed, "data file"));
+            .OrWithDataFile(RandomOf(seed, "data file")).OrEncrypted(RandomOf(seed, "encryption"));
         if (shape.Fixture >= 0)
         {
             Shape fixture = SnapshotFixture.Get(shape.Fixture).Shape;

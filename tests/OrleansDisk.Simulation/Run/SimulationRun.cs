@@ -132,7 +132,7 @@ internal sealed class SimulationRun
         if (_limits.QemuOneIn > 0 && _plan.Shape.DataFile == DataFileKind.None && _recoveryRandom.Next(_limits.QemuOneIn) == 0)
         {
             _counts.JudgedByQemu++;
-            QemuJudge.Judge(_host, writes.Materialize(state), disk);
+            QemuJudge.Judge(_host, _plan.Shape, writes.Materialize(state), disk);
         }
         if (_limits.RecoverOneIn > 0 && _recoveryRandom.Next(_limits.RecoverOneIn) == 0)
             Recover(writes.Materialize(state));

@@ -1,3 +1,5 @@
+using System.Text;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Format;
 
 namespace OrleansDisk.Simulation.Workload;
@@ -18,7 +20,10 @@ internal enum DataFileKind
 /// <summary>What a run's image and its surroundings are like.</summary>
 internal sealed record Shape
 {
+    public const string Password = "a password of the simulation";
+
     private const long MaxUsedBytes = 4 << 20;
+    private static readonly Secret s_secret = new(Encoding.ASCII.GetBytes(Password));
 
     public int Version { get; init; } = 3;
 
@@ -68,6 +73,11 @@ internal sealed record Shape
     public bool HasSubclusters { get; init; }
 
     public DataFileKind DataFile { get; init; }
+
+    public EncryptionMethod Encryption { get; init; }
+
+    /// <summary>The password of every encrypted image.</summary>
+    public Secret? Secret => Encryption == EncryptionMethod.None ? null : s_secret;
 
     public int ClusterBytes => 1 << ClusterBits;
 
@@ -121,6 +131,15 @@ internal sealed record Shape
         return random.Next(2) == 0 ? shape
             : shape with { DataFile = DataFileKind.Raw, BackingDepth = 0, BackingSectorCount = 0, IsPreallocated = false };
     }
+
+    /// <summary>
+    /// The shape encrypted, one in eight of those that can be; preallocated clusters would not read as zeros, snapshots are
+    /// in images that are there already, and the sectors of a data file are counted in another file. The keys of LUKS take some half a megabyte and most of an opening's time.
+    /// </summary>
+    public Shape OrEncrypted(Random random) => IsPreallocated || Fixture >= 0 || DataFile != DataFileKind.None || random.Next(8) != 0 ? this : this with
+    {
+        Encryption = random.Next(3) == 0 ? EncryptionMethod.Luks : EncryptionMethod.Aes,
+    };
 
     /// <summary>Sometimes the next clusters need a new refcount block, or even a new refcount table.</summary>
     private static int DrawUsedClusterCount(Random random, Shape shape)

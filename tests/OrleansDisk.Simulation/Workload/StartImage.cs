@@ -1,8 +1,10 @@
 using System.Buffers.Binary;
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
+using OrleansDisk.Simulation.Crash;
 using OrleansDisk.Simulation.Host;
 using OrleansDisk.Simulation.Model;
 
@@ -30,6 +32,9 @@ internal sealed class StartImage
     }
 
     public DiskModel Model { get; private set; } = new([], []);
+
+    /// <summary>How the image's file is read past the engine.</summary>
+    public StoredSectors Stored { get; private set; } = new(cipher: null, countsHostSectors: false);
 
     /// <summary>Sectors of the file that belong to snapshots: nothing may write them.</summary>
     public HashSet<int> FrozenSectors { get; } = [];
@@ -85,6 +90,7 @@ internal sealed class StartImage
             Model = new DiskModel([.. Enumerable.Range(0, _shape.SectorCount)
                 .Select(sector => sector < backing.Count ? backing[sector] : 0)], backing);
         }
+        Stored = await FindStoredAsync();
         await LoseClustersAsync();
         AppendPoison();
     }
@@ -134,6 +140,28 @@ internal sealed class StartImage
             await file.SetLengthAsync((long)_shape.UsedClusterCount << geometry.ClusterBits);
     }
 
+    /// <summary>The least keys that LUKS can have, and the fewest rounds to derive them.</summary>
+    private NewEncryption NewEncryption(Secret secret) => new()
+    {
+        Method = _shape.Encryption,
+        Secret = secret,
+        Cipher = new LuksCipher { Algorithm = "aes-128", Mode = "cbc" },
+        Iterations = 1,
+    };
+
+    private async Task<StoredSectors> FindStoredAsync()
+    {
+        if (_shape.Secret is not { } secret)
+            return new StoredSectors(cipher: null, countsHostSectors: false);
+        if (_shape.Encryption == EncryptionMethod.Aes)
+            return new StoredSectors(AesCbcCipher.Legacy(secret.Bytes), countsHostSectors: false);
+        await using SimulatedFile file = Open(Name, ImageAccess.Read);
+        using LuksKeys keys = await KeyReader.ReadAsync(file, await HeaderReader.ReadAsync(file));
+        if (!keys.TryUnlock(secret.Bytes))
+            throw new InvalidOperationException("the simulation has lost its password");
+        return new StoredSectors(keys.CreateCipher(), countsHostSectors: true);
+    }
+
     private CreateOptions CreateOptions() => new()
     {
         VirtualBytes = _shape.SectorCount * 512L,
@@ -144,6 +172,7 @@ internal sealed class StartImage
         CompressionType = _shape.Compression,
         DataFile = _shape.DataFile == DataFileKind.None ? null : DataName,
         DataFileRaw = _shape.DataFile == DataFileKind.Raw,
+        Encryption = _shape.Secret is { } secret ? NewEncryption(secret) : null,
         Preallocation = _shape.IsPreallocated ? Preallocation.Metadata : Preallocation.Off,
         BackingFile = _shape.BackingDepth switch { 0 => null, 1 => Bottom, _ => Middle },
         BackingFormat = _shape.BackingDepth switch { 0 => null, 1 => "raw", _ => "qcow2" },

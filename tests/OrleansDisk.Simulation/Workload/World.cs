@@ -68,6 +68,8 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
         OpenBacking = (name, _) => CrashView.Of(name, host[name].Visible),
         ClusterBytes = shape.ClusterBytes,
         DataFile = shape.DataFile == DataFileKind.None ? null : (StartImage.DataName, StartImage.DataRegion),
+        Stored = start.Stored,
+        Secret = shape.Secret,
         MaxLeaks = InheritedLeaks + (4 * (_changedClusters + _clustersUnderWay)) + 16,
     };
 
@@ -338,6 +340,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
         PassDiscard = shape.PassDiscard,
         OpenFile = OpenFile,
         RunBeside = RunLaterAsync,
+        Secret = shape.Secret,
     };
 
     /// <summary>Work that the engine gives to other threads is done when the seed says so.</summary>

@@ -1,10 +1,11 @@
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Compression;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Simulation.Model;
 
 namespace OrleansDisk.Simulation.Workload.Operations;
 
-/// <summary>A cluster written compressed; as it is where the image holds something already.</summary>
+/// <summary>A cluster written compressed; as it is where the image holds something already, or is encrypted.</summary>
 internal sealed record CompressedWriteOperation(long Cluster) : IOperation
 {
     public static CompressedWriteOperation Draw(OperationDraw draw)
@@ -28,8 +29,9 @@ internal sealed record CompressedWriteOperation(long Cluster) : IOperation
     {
         byte[] compressed = new byte[image.Header.Geometry.ClusterBytes];
         using ClusterCompressor compressor = image.CreateCompressor();
-        // An external data file holds no compressed clusters.
-        if (!image.Header.Geometry.HasExternalData && compressor.TryCompress(data, compressed, out int bytes))
+        // An external data file holds no compressed clusters, and an encrypted image none at all.
+        bool canCompress = !image.Header.Geometry.HasExternalData && image.Header.Encryption == EncryptionMethod.None;
+        if (canCompress && compressor.TryCompress(data, compressed, out int bytes))
         {
             try
             {
