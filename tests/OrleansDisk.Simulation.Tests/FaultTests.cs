@@ -22,6 +22,17 @@ public sealed class FaultTests
         ["an image with snapshots"] = SnapshotFixture.Get(0).Shape with { MaxInFlight = 1 },
         ["an image whose refcount table is full"] = new Shape { RefcountOrder = 6, UsedClusterCount = 4080, SectorCount = 96, MaxInFlight = 1 },
         ["an image of version 2 with several requests at once"] = new Shape { Version = 2, ClusterBits = 10, SectorCount = 160, UsedClusterCount = 505, MaxInFlight = 5 },
+        ["an overlay with subclusters in an external data file"] = new Shape
+        {
+            ClusterBits = 14,
+            HasSubclusters = true,
+            DataFile = DataFileKind.Plain,
+            SectorCount = 160,
+            BackingDepth = 1,
+            BackingSectorCount = 150,
+            MaxInFlight = 1,
+        },
+        ["an image with a raw data file"] = new Shape { ClusterBits = 11, SectorCount = 128, DataFile = DataFileKind.Raw, MaxInFlight = 1 },
     };
 
     [Theory]

@@ -193,8 +193,10 @@ internal sealed class DiskOpener
     private async Task<IDiskSource> OpenQcow2Async(OpenedFile opened, ImageAccess access, bool passDiscard)
     {
         (IDiskSource? backing, bool opensBacking) = await OpenBackingAsync(opened, access);
+        IBlockFile? dataFile = null;
         try
         {
+            dataFile = await OpenDataFileAsync(opened.Options, access);
             string? encryptionFormat = opened.Options.Take("encrypt.format");
             using Secret? secret = opened.Options.Take("encrypt.key-secret") is { } id ? new Secret(_request.Secrets.Find(id)) : null;
             var defaults = new Qcow2OpenOptions
@@ -203,6 +205,7 @@ internal sealed class DiskOpener
                 PassDiscard = passDiscard,
                 OpenBacking = opensBacking,
                 Backing = backing,
+                DataFile = dataFile,
                 OpenFile = OpenBackingFile,
                 EncryptionFormat = encryptionFormat,
                 Secret = secret,
@@ -215,11 +218,23 @@ internal sealed class DiskOpener
                 blkdebug.MetadataAt = image.MetadataAt;
             return image;
         }
-        catch when (backing is not null)
+        catch when (backing is not null || dataFile is not null)
         {
-            await backing.DisposeAsync();
+            if (backing is not null)
+                await backing.DisposeAsync();
+            if (dataFile is not null)
+                await dataFile.DisposeAsync();
             throw;
         }
+    }
+
+    /// <summary>The external data file, when the user says where it is; without that, the image itself says it.</summary>
+    private async Task<IBlockFile?> OpenDataFileAsync(BlockOptions options, ImageAccess access)
+    {
+        if (options.Take("data-file") is { } node)
+            throw new CommandFailedException($"Cannot find device='' nor node-name='{node}'");
+        BlockOptions below = options.TakeChild("data-file");
+        return below.IsEmpty ? null : await _fileOpener.OpenAsync(name: null, below, access);
     }
 
     /// <summary>What the user says lies below an image; without that, the image itself says it.</summary>
