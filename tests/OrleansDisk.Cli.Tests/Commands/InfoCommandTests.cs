@@ -15,6 +15,8 @@ public sealed class InfoCommandTests : IDisposable
     [InlineData("-o cluster_size=512,refcount_bits=1,lazy_refcounts=on")]
     [InlineData("-o compression_type=zstd")]
     [InlineData("-o extended_l2=on")]
+    [InlineData("-o data_file=data")]
+    [InlineData("-o data_file=data,data_file_raw=on")]
     [InlineData("-b sub/base.img -F raw -u")]
     [InlineData("-b sub/base.img -F raw -u -o cluster_size=2M")]
     [InlineData("-b /nowhere/grün -F qcow2 -u -o compat=0.10")]
