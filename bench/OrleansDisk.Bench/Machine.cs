@@ -21,6 +21,14 @@ internal static class Machine
             + $"Disk: {workspace.DiskDescription}.";
     }
 
+    /// <summary>The machine and qemu-img, for a report that has nothing to do with servers.</summary>
+    public static async Task<string> DescribeHostAsync(CancellationToken cancellation)
+    {
+        string kernel = await File.ReadAllTextAsync("/proc/sys/kernel/osrelease", cancellation);
+        return $"{Environment.ProcessorCount} cores ({await ProcessorAsync(cancellation)}), Linux {kernel.Trim()}, "
+            + $"{await VersionAsync("qemu-img", cancellation)}; OrleansDisk at {await CommitAsync(cancellation)}";
+    }
+
     private static async Task<string> VersionAsync(string program, CancellationToken cancellation)
     {
         string line = (await Tool.RunAsync(program, ["--version"], cancellation)).Split('\n')[0];

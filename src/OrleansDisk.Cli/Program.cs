@@ -13,13 +13,19 @@ internal static class Program
     [
         BenchCommand.Command,
         CheckCommand.Command,
+        CommitCommand.Command,
+        CompareCommand.Command,
         CompletionCommand.Command,
+        ConvertCommand.Command,
         CreateCommand.Command,
+        DdCommand.Command,
         InfoCommand.Command,
         IoCommand.Command,
         ManualCommand.Command,
         MapCommand.Command,
+        MeasureCommand.Command,
         NbdCommand.Command,
+        RebaseCommand.Command,
     ];
 
     public static string Version => typeof(Program).Assembly.GetName().Version!.ToString(3);

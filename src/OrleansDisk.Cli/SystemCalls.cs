@@ -17,6 +17,10 @@ internal static unsafe partial class SystemCalls
     [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]
     public static partial int Kill(int process, int signal);
 
+    /// <summary>Whether a descriptor leads to a terminal: 1 if it does.</summary>
+    [LibraryImport("libc", EntryPoint = "isatty", SetLastError = true)]
+    public static partial int IsTerminal(int descriptor);
+
     /// <summary>Points descriptors to /dev/null.</summary>
     public static void RedirectToNull(params ReadOnlySpan<int> descriptors)
     {

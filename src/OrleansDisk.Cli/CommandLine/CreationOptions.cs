@@ -30,7 +30,7 @@ internal sealed class CreationOptions
     public static CreationOptions Parse(IEnumerable<string> lists, IEnumerable<string> knownNames)
     {
         var options = new CreationOptions(knownNames);
-        foreach (string option in lists.SelectMany(Split))
+        foreach (string option in lists.Where(list => list.Length > 0).SelectMany(Split))
             options.Set(option);
         return options;
     }
@@ -92,6 +92,11 @@ internal sealed class CreationOptions
     }
 
     private static bool EndsWithSingleComma(string list) => (list.Length - list.TrimEnd(',').Length) % 2 == 1;
+
+    /// <summary>A list without the options of one name.</summary>
+    public static string Without(string name, string list) => string.Join(',', Split(list)
+        .Where(option => option != name && !option.StartsWith(name + "=", StringComparison.Ordinal))
+        .Select(option => option.Replace(",", ",,", StringComparison.Ordinal)));
 
     /// <summary>The options of a list; two commas stand for one that belongs to an option.</summary>
     public static List<string> Split(string list)

@@ -33,6 +33,15 @@ internal sealed record Command(
     /// <summary>Defines a secret.</summary>
     public static OptionSpec ObjectOption { get; } = new('\0', "object", HasValue: true);
 
+    /// <summary>Shows how far the command has come.</summary>
+    public static OptionSpec ProgressOption { get; } = new('p', null, HasValue: false);
+
+    /// <summary>The cache mode of -t or -T, in the words of qemu-img.</summary>
+    /// <param name="value">What was given, or null: writeback.</param>
+    /// <param name="kind">"cache" or "source cache".</param>
+    public static CacheMode CacheOf(string? value, string kind = "cache") =>
+        CacheMode.Parse(value ?? "writeback", name => $"Invalid {kind} option: {name}");
+
     /// <summary>The disk that an operand means, with -f, --image-opts, --object and -U.</summary>
     public static DiskRequest RequestOf(ParsedOptions options, string operand, ImageAccess access) =>
         DiskRequest.Of(operand, options.Has("image-opts"), options.Value("f")) with

@@ -61,13 +61,16 @@ internal static class CreateCommand
         Operands = "FILE [SIZE]",
     };
 
+    /// <summary>What -o help prints.</summary>
+    public static string OptionsOf(string format) => format == "qcow2" ? Qcow2Options : RawOptions;
+
     private static async Task<int> RunAsync(ParsedOptions options, Terminal terminal)
     {
         string format = options.Value("f") ?? "raw";
         CreationOptions.ValidateLists(options.Values("o"));
         if (options.Values("o").Any(CreationOptions.AsksForHelp))
         {
-            terminal.WriteLine(format == "qcow2" ? Qcow2Options : RawOptions);
+            terminal.WriteLine(OptionsOf(format));
             return 0;
         }
         if (options.Operands.Count == 0)

@@ -82,18 +82,5 @@ internal static class MapCommand
     private static string Hexadecimal(long value) =>
         value == 0 ? "0" : "0x" + value.ToString("x", CultureInfo.InvariantCulture);
 
-    private static long? ParseBytes(string? text, string what)
-    {
-        if (text is null)
-            return null;
-        ByteSizeResult result = ByteSize.TryParse(text, out ulong bytes);
-        if (result == ByteSizeResult.TooLarge || bytes > long.MaxValue)
-            throw new CommandFailedException($"Invalid {what} specified. Must be between 0 and {long.MaxValue}.");
-        if (result == ByteSizeResult.NotANumber)
-        {
-            throw new CommandFailedException($"Invalid {what} specified. You may use k, M, G, T, P or E suffixes for",
-                "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
-        }
-        return (long)bytes;
-    }
+    private static long? ParseBytes(string? text, string what) => text is null ? null : SizeText.Parse(what, text);
 }

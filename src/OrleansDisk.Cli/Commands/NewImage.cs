@@ -61,6 +61,28 @@ internal sealed class NewImage
         _ = _values.Number("encrypt.iter-time");
     }
 
+    /// <summary>The image that is to hold what another disk holds, whose size it gets whatever the options say.</summary>
+    /// <param name="path">The file to make.</param>
+    /// <param name="format">"qcow2" or "raw".</param>
+    /// <param name="given">The command's options, for the lists of -o and the secrets.</param>
+    /// <param name="backing">Name and format of the backing file, or nulls; it is not looked at.</param>
+    public static NewImage OfSource(string path, string format, ParsedOptions given, (string? Name, string? Format) backing)
+    {
+        var options = new ParsedOptions([]);
+        foreach (string list in given.Values("o"))
+            options.Add(new OptionSpec('o', null, HasValue: true), CreationOptions.Without("size", list));
+        foreach (string secret in given.Values("object"))
+            options.Add(Command.ObjectOption, secret);
+        if (backing.Name is not null)
+            options.Add(new OptionSpec('b', null, HasValue: true), backing.Name);
+        if (backing.Format is not null)
+            options.Add(new OptionSpec('F', null, HasValue: true), backing.Format);
+        return new NewImage(path, format, options, size: null);
+    }
+
+    /// <summary>The value of an option of -o, or null.</summary>
+    public string? this[string name] => _values[name];
+
     private string? BackingFile => _values["backing_file"] is { Length: > 0 } name ? name : null;
 
     /// <summary>Finds the size: as given, or the backing file's.</summary>
@@ -131,6 +153,20 @@ internal sealed class NewImage
         NewEncryption? encryption = EncryptionOptions.Parse(_values, _secrets);
         using Secret? secret = encryption?.Secret;
         await CreateOperation.CreateAsync(_path, ToCreateOptions() with { Encryption = encryption });
+    }
+
+    /// <summary>What the image is to be, with a size of its own.</summary>
+    public CreateOptions ToCreateOptions(long virtualBytes)
+    {
+        _virtualBytes = virtualBytes;
+        return ToCreateOptions();
+    }
+
+    /// <summary>Makes it with a size of its own.</summary>
+    public Task CreateAsync(long virtualBytes)
+    {
+        _virtualBytes = virtualBytes;
+        return CreateAsync();
     }
 
     private CreateOptions ToCreateOptions()

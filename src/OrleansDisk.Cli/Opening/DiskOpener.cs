@@ -212,7 +212,7 @@ internal sealed class DiskOpener
             };
             Qcow2OpenOptions options = Qcow2RuntimeOptions.Parse(opened.Options.TakeAll(), defaults);
             Qcow2Image image = await Qcow2Image.OpenAsync(opened.File, options);
-            _image ??= image;
+            _image = image; // the last one: what lies below was opened before
             _files[image.FileName] = opened.File;
             if (opened.Blkdebug is { } blkdebug)
                 blkdebug.MetadataAt = image.MetadataAt;
@@ -252,7 +252,7 @@ internal sealed class DiskOpener
         if (!below.HasChild("file") && !below.Has("filename"))
         {
             Qcow2.Format.Header header = await HeaderReader.ReadAsync(opened.File);
-            if (below.IsEmpty && !BackingName.IsOptions(header))
+            if (below.IsEmpty && !BackingName.IsOptions(header) && (_depth >= _request.WritableDepth || header.BackingFile is null))
                 return (null, true);
             name = BackingName.Of(opened.File.Name, header, below);
         }
@@ -260,7 +260,9 @@ internal sealed class DiskOpener
         {
             if (++_depth > MaxDepth)
                 throw new CommandFailedException($"the chain is deeper than {MaxDepth} images, or a loop");
-            return (await OpenNodeAsync(name, below, access == ImageAccess.ReadShared ? access : ImageAccess.Read), false);
+            ImageAccess belowAccess = _depth == _request.WritableDepth ? ImageAccess.Write
+                : access == ImageAccess.ReadShared ? access : ImageAccess.Read;
+            return (await OpenNodeAsync(name, below, belowAccess), false);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or CommandFailedException)
         {

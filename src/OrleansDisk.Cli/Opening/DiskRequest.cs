@@ -28,6 +28,9 @@ internal sealed record DiskRequest
     /// <summary>Whether what lies below the image is opened too.</summary>
     public bool WithBacking { get; init; } = true;
 
+    /// <summary>Which layer below the image is opened for writing: 1 is its backing file. 0: none is.</summary>
+    public int WritableDepth { get; init; }
+
     /// <summary>Whether what is read from below is kept in the image.</summary>
     public bool CopyOnRead { get; init; }
 

@@ -20,6 +20,9 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         /// <summary>Zeros; the host cluster is freed.</summary>
         ZeroUnmap,
 
+        /// <summary>Zeros, even where nothing else shows now: another backing file is about to.</summary>
+        Hide,
+
         /// <summary>The host cluster is freed; version 2 has no other word for that than unallocated.</summary>
         Discard,
     }
@@ -76,6 +79,22 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             await _rawData.ZeroAsync(start, Math.Min(count << _geometry.ClusterBits, metadata.Header.DiskBytes - start.Bytes), mayUnmap: true);
         else
             await ChangeAsync(first, count, Change.Discard);
+    }
+
+    /// <summary>
+    /// Makes a range read as zeros whatever lies below the image. False, and nothing has changed, if entries can't say so: it
+    /// has to be written as data. The caller is inside the gate.
+    /// </summary>
+    public async ValueTask<bool> TryHideBackingAsync(GuestOffset offset, long bytes)
+    {
+        GuestOffset end = offset + bytes;
+        long count = WholeClusterCount(offset, end);
+        GuestCluster first = _geometry.ClusterOf(offset);
+        bool isWhole = end.Bytes >= metadata.Header.DiskBytes || _geometry.OffsetOf(first + count).Bytes == end.Bytes;
+        if (metadata.Header.Version < 3 || count == 0 || !isWhole)
+            return false;
+        await ChangeAsync(first, count, Change.Hide);
+        return true;
     }
 
     private bool CanSayZero(bool mayUnmap) => metadata.Header.Version >= 3 || (mayUnmap && !hasBacking);
@@ -155,7 +174,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         while (count > 0)
         {
             int inTable = (int)Math.Min(count, _geometry.L2EntryCount - _geometry.L2Index(first));
-            if (!metadata.L2Tables.IsAllocated(first) && !reader.ShowsBacking(_geometry.OffsetOf(first))
+            if (change != Change.Hide && !metadata.L2Tables.IsAllocated(first) && !reader.ShowsBacking(_geometry.OffsetOf(first))
                 && metadata.Reservations.CountFree(first, inTable) == inTable)
             {
                 first += inTable;
@@ -186,7 +205,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         L2Entry changed = (old.Kind(_geometry), change) switch
         {
             (ClusterKind.ZeroPlain, _) => old,
-            (ClusterKind.Unallocated, _) when !reader.MayHoldData(old, _geometry.OffsetOf(cluster), _geometry.ClusterBytes) => old,
+            (ClusterKind.Unallocated, not Change.Hide) when !reader.MayHoldData(old, _geometry.OffsetOf(cluster), _geometry.ClusterBytes) => old,
             (ClusterKind.ZeroAllocated, Change.ZeroKeep) => old,
             (ClusterKind.Data, Change.ZeroKeep) => old.WithZero(_geometry),
             _ => metadata.Header.Version >= 3 ? L2Entry.ZeroPlain(_geometry) : L2Entry.Unallocated,

@@ -169,6 +169,15 @@ public sealed record Header
         return this with { Extensions = others };
     }
 
+    /// <summary>The header with another backing file, or none.</summary>
+    public Header WithBackingFile(string? name, string? format)
+    {
+        List<HeaderExtension> extensions = [.. Extensions.Where(extension => extension.Type != HeaderExtensionType.BackingFormat)];
+        if (format is not null)
+            extensions.Insert(0, HeaderExtension.BackingFormat(format));
+        return this with { BackingFile = name, Extensions = extensions };
+    }
+
     /// <summary>
     /// Writes the first cluster of an image: fields, extensions in QEMU's order, backing file name. Its length is then
     /// <see cref="Version3Bytes"/> and the unknown fields, or <see cref="Version2Bytes"/>.
