@@ -1,5 +1,7 @@
 using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Format;
+using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Qcow2;
 
@@ -9,6 +11,51 @@ namespace OrleansDisk.Qcow2;
 /// </content>
 public sealed partial class Qcow2Image
 {
+    private Task? _changingKeys;
+
+    /// <summary>
+    /// Fills or erases key slots of an image that LUKS encrypts. What is filled opens when the call completes, and what is
+    /// erased opens no more; a crash in between finds each slot as it was or as it is to be.
+    /// </summary>
+    /// <exception cref="Qcow2Exception">It can't be done, in QEMU's words; nothing has changed.</exception>
+    /// <exception cref="Qcow2FailedException">A write failed; the image has stopped.</exception>
+    public async Task ChangeKeySlotsAsync(KeySlotChange change)
+    {
+        while (_changingKeys is { } other)
+            await other;
+        var changed = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        _changingKeys = changed.Task;
+        try
+        {
+            await RunAsync(() => new ValueTask(ChangeKeySlotsAloneAsync(change)));
+        }
+        finally
+        {
+            _changingKeys = null;
+            changed.SetResult();
+        }
+    }
+
+    private async Task ChangeKeySlotsAloneAsync(KeySlotChange change)
+    {
+        ThrowIfUnwritable(0, 0);
+        if (Header.Encryption != EncryptionMethod.Luks)
+        {
+            throw new Qcow2Exception(Header.Encryption == EncryptionMethod.None
+                ? "Can't amend encryption options - encryption not present" : "Only LUKS encryption options can be amended");
+        }
+        using LuksKeys keys = await KeyReader.ReadAsync(_file, Header);
+        IReadOnlyList<int> slots = [];
+        // Deriving keys takes a second or two, on purpose.
+        await _metadata.RunBeside(() => slots = change.Apply(keys));
+        long start = EncryptionHeader.Of(Header).Start.Bytes;
+        var mark = new HeaderWrite(start, keys.Area[..LuksHeader.HeaderBytes].ToArray());
+        List<HeaderWrite> material = [.. slots.Select(keys.StoredMaterial).Select(stored => new HeaderWrite(start + stored.Offset, stored.Bytes))];
+        // A slot is marked as filled when it is, and as erased before it is.
+        await _metadata.Order.BetweenWriteBacksAsync(() =>
+            _metadata.Order.WriteHeaderAsync(change.Activates ? [.. material, mark] : [mark, .. material]));
+    }
+
     private bool IsWhole(long offset, long bytes) => ((offset | bytes) & (_data.WriteUnitBytes - 1)) == 0;
 
     private async ValueTask ChangePartsAsync(long offset, long bytes, bool fua, Func<ValueTask> change)

@@ -74,7 +74,8 @@ public sealed class KeyTests : IDisposable
         {
             Assert.True(keys.TryUnlock("first"u8));
             keys.Fill(5, "second"u8, 1500);
-            Assert.Equal(5, keys.FindSlot("second"u8));
+            Assert.True(keys.Opens(5, "second"u8));
+            Assert.False(keys.Opens(5, "first"u8));
             WriteKeys(keys);
         }
         QemuIo("first", "read -P 0x44 0 64k");

@@ -65,6 +65,9 @@ public sealed record LuksHeader
 
     public required IReadOnlyList<LuksKeySlot> Slots { get; init; }
 
+    /// <summary>Slots that hold the master key.</summary>
+    public int ActiveSlotCount => Slots.Count(slot => slot.IsActive);
+
     /// <summary>Bytes of a slot's key material.</summary>
     public int MaterialBytes => KeyBytes * StripeCount;
 

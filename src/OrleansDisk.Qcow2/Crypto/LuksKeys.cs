@@ -93,17 +93,12 @@ public sealed class LuksKeys : IDisposable
     /// <summary>The cipher of the disk's sectors, which are counted from the start of the image file.</summary>
     public SectorCipher CreateCipher() => Header.Cipher.Create(MasterKey);
 
-    /// <summary>The slot that opens with a passphrase, or null.</summary>
-    public int? FindSlot(ReadOnlySpan<byte> passphrase)
+    /// <summary>Whether a slot opens with a passphrase.</summary>
+    public bool Opens(int slot, ReadOnlySpan<byte> passphrase)
     {
-        for (int slot = 0; slot < LuksHeader.SlotCount; slot++)
-        {
-            if (TryOpen(slot, passphrase) is not { } key)
-                continue;
-            CryptographicOperations.ZeroMemory(key);
-            return slot;
-        }
-        return null;
+        byte[]? key = TryOpen(slot, passphrase);
+        CryptographicOperations.ZeroMemory(key);
+        return key is not null;
     }
 
     /// <summary>Puts the master key into a slot, under a passphrase. The keys must be unlocked.</summary>
@@ -126,6 +121,9 @@ public sealed class LuksKeys : IDisposable
         RandomNumberGenerator.Fill(Material(slot));
         Change(slot, Header.Slots[slot] with { IsActive = false, Iterations = 0, Salt = new byte[LuksHeader.SaltBytes] });
     }
+
+    /// <summary>The place of a slot's key material in <see cref="Area"/>, and its bytes.</summary>
+    internal (long Offset, byte[] Bytes) StoredMaterial(int slot) => (Header.Slots[slot].MaterialOffset, Material(slot).ToArray());
 
     public void Dispose() => Wipe();
 

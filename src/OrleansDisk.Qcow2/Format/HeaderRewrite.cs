@@ -1,7 +1,7 @@
 namespace OrleansDisk.Qcow2.Format;
 
-/// <summary>Bytes that go into the first cluster; a barrier follows.</summary>
-internal readonly record struct HeaderWrite(int Offset, byte[] Bytes);
+/// <summary>Bytes that go into the first cluster, or to the keys; a barrier follows.</summary>
+internal readonly record struct HeaderWrite(long Offset, byte[] Bytes);
 
 /// <summary>
 /// The order in which the first cluster of an image becomes another one. A disk writes whole sectors of 512 bytes, and
