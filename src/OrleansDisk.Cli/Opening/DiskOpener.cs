@@ -177,6 +177,8 @@ internal sealed class DiskOpener
     private static IDiskSource OpenRaw(OpenedFile opened)
     {
         var disk = new RawImage(opened.File);
+        if (opened.Blkdebug is { } blkdebug)
+            blkdebug.MetadataAt = _ => null;
         long? offset = opened.Options.TakeSize("offset");
         long? bytes = opened.Options.TakeSize("size");
         opened.Options.RefuseRestOfFormat("raw");

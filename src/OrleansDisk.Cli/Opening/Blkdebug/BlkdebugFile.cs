@@ -10,8 +10,11 @@ internal sealed class BlkdebugFile(IBlockFile file, BlkdebugRules rules) : IBloc
 {
     private readonly HashSet<long> _writtenTables = [];
 
-    /// <summary>The name of what the image keeps at an offset, null for guest data; set when the image is open.</summary>
-    public Func<long, string?> MetadataAt { get; set; } = _ => null;
+    /// <summary>
+    /// The name of what the image keeps at an offset, null for guest data; set when the image is open. What is read and
+    /// written until then has no event.
+    /// </summary>
+    public Func<long, string?>? MetadataAt { get; set; }
 
     public string Name => file.Name;
 
@@ -21,9 +24,9 @@ internal sealed class BlkdebugFile(IBlockFile file, BlkdebugRules rules) : IBloc
 
     public async ValueTask ReadAsync(long offset, Memory<byte> buffer)
     {
-        string? name = MetadataAt(offset) switch
+        string? name = NameAt(offset) switch
         {
-            null => BlkdebugEvents.ReadAio,
+            "" => BlkdebugEvents.ReadAio,
             "active L2 table" => BlkdebugEvents.L2Load,
             "refcount block" => BlkdebugEvents.RefblockLoad,
             _ => null,
@@ -73,9 +76,12 @@ internal sealed class BlkdebugFile(IBlockFile file, BlkdebugRules rules) : IBloc
 
     public ValueTask DisposeAsync() => file.DisposeAsync();
 
-    private string? EventOfWrite(long offset) => MetadataAt(offset) switch
+    /// <summary>The name of the metadata at an offset; empty for guest data, null when nobody can tell yet.</summary>
+    private string? NameAt(long offset) => MetadataAt is null ? null : MetadataAt(offset) ?? "";
+
+    private string? EventOfWrite(long offset) => NameAt(offset) switch
     {
-        null => BlkdebugEvents.WriteAio,
+        "" => BlkdebugEvents.WriteAio,
         "active L1 table" => BlkdebugEvents.L1Update,
         "active L2 table" => _writtenTables.Add(offset) ? BlkdebugEvents.L2AllocWrite : BlkdebugEvents.L2Update,
         "refcount block" => _writtenTables.Add(offset) && offset >= file.LengthBytes

@@ -6,6 +6,8 @@ namespace OrleansDisk.Cli.Opening.Drivers;
 /// <summary>The raw driver with its options offset and size: a part of a disk as a disk of its own.</summary>
 internal sealed class RawWindow : FilterDisk
 {
+    private const int SectorBytes = 512;
+
     private readonly long _offset;
 
     /// <param name="below">The disk that it is a part of.</param>
@@ -15,20 +17,21 @@ internal sealed class RawWindow : FilterDisk
     public RawWindow(IWritableDisk below, long offset, long? bytes)
         : base(below)
     {
-        if (offset > below.VirtualBytes)
+        long diskBytes = (below.VirtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L);
+        if (offset > diskBytes)
         {
             throw new CommandFailedException(
-                $"Offset ({offset}) cannot be greater than size of the containing file ({below.VirtualBytes})");
+                $"Offset ({offset}) cannot be greater than size of the containing file ({diskBytes})");
         }
-        if (bytes > below.VirtualBytes - offset)
+        if (bytes > diskBytes - offset)
         {
             throw new CommandFailedException(
                 $"The sum of offset ({offset}) and size ({bytes}) has to be smaller or equal to the  actual size of the containing "
-                + $"file ({below.VirtualBytes})");
+                + $"file ({diskBytes})");
         }
-        if (bytes % 512 != 0)
+        if (bytes % SectorBytes != 0)
             throw new CommandFailedException("Specified size is not multiple of 512");
-        (_offset, VirtualBytes) = (offset, bytes ?? below.VirtualBytes - offset);
+        (_offset, VirtualBytes) = (offset, bytes ?? diskBytes - offset);
     }
 
     public override string Format => "raw";
