@@ -47,10 +47,13 @@ internal sealed class ClusterAllocator
     public Action<HostCluster>? Freed { get; set; }
 
     /// <summary>Reserves from 1 to <paramref name="maxCount"/> neighbouring clusters.</summary>
+    /// <param name="maxCount">How many are wanted.</param>
+    /// <param name="what">What they are for, in QEMU's words.</param>
     /// <exception cref="NoSpaceException">The refcount table has reached the format's limit.</exception>
     /// <exception cref="MetadataDamagedException">A refcount block lies where none can, or metadata has no refcount.</exception>
-    public ValueTask<HostRun> ReserveAsync(int maxCount) => !_blocks.IsFull && TryReserve(maxCount, out HostRun run, out _)
-        ? new ValueTask<HostRun>(run) : ReserveSlowlyAsync(maxCount);
+    public ValueTask<HostRun> ReserveAsync(int maxCount, string what = "data cluster") =>
+        !_blocks.IsFull && TryReserve(maxCount, what, out HostRun run, out _)
+            ? new ValueTask<HostRun>(run) : ReserveSlowlyAsync(maxCount, what);
 
     /// <summary>Reserves exactly <paramref name="count"/> neighbouring clusters.</summary>
     public async ValueTask<HostRun> ReserveExactlyAsync(int count)
@@ -126,22 +129,22 @@ internal sealed class ClusterAllocator
         }
     }
 
-    private async ValueTask<HostRun> ReserveSlowlyAsync(int maxCount)
+    private async ValueTask<HostRun> ReserveSlowlyAsync(int maxCount, string what)
     {
         if (_blocks.IsFull)
             await _blocks.MakeRoomAsync();
-        bool done = TryReserve(maxCount, out HostRun run, out HostOffset missingBlock);
+        bool done = TryReserve(maxCount, what, out HostRun run, out HostOffset missingBlock);
         while (!done)
         {
             // Held while it is searched: in a full cache it would be the first to go.
             using TablePin pin = await _blocks.PinAsync(missingBlock);
-            done = TryReserve(maxCount, out run, out missingBlock);
+            done = TryReserve(maxCount, what, out run, out missingBlock);
         }
         return run;
     }
 
     /// <summary>Synchronous, so that nothing changes between finding clusters and reserving them.</summary>
-    private bool TryReserve(int maxCount, out HostRun run, out HostOffset missingBlock)
+    private bool TryReserve(int maxCount, string what, out HostRun run, out HostOffset missingBlock)
     {
         run = default;
         missingBlock = default;
@@ -170,8 +173,8 @@ internal sealed class ClusterAllocator
             run = CountRun(block, rangeStart + index, index, maxCount);
             if (_map.Find(run.First, run.Count) is { } metadata)
             {
-                throw new MetadataDamagedException(
-                    $"Preventing invalid allocation of {metadata} at offset {_geometry.OffsetOf(run.First)}");
+                throw new MetadataDamagedException(run.First.Index == 0 ? $"Preventing invalid allocation of {what} at offset 0"
+                    : $"Preventing invalid write on metadata (overlaps with {metadata})");
             }
             for (int i = 0; i < run.Count; i++)
                 _blocks.SetRefcount(block, order, index + i, 1);

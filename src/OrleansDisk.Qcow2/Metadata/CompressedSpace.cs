@@ -95,7 +95,7 @@ internal sealed class CompressedSpace(IBlockFile file, ClusterGeometry geometry,
         HostRun run;
         try
         {
-            run = await allocator.ReserveAsync(1);
+            run = await allocator.ReserveAsync(1, "compressed cluster");
         }
         catch (Exception) when (room > 0)
         {

@@ -113,7 +113,7 @@ internal sealed class L2Tables(
                 await file.ReadAsync(ValidTable(cluster).Bytes, table); // no turn changes a shared table: the file has it
             else
                 table.Span.Clear();
-            HostRun run = await allocator.ReserveAsync(1);
+            HostRun run = await allocator.ReserveAsync(1, "L2 table");
             HostOffset offset = geometry.OffsetOf(run.First);
             try
             {

@@ -29,7 +29,7 @@ public sealed class BadSnapshotTests : IDisposable
             Qcow2Image disk = await Qcow2Image.OpenAsync(path, new Qcow2OpenOptions { Access = ImageAccess.Write });
             Qcow2CorruptException e =
                 await Assert.ThrowsAsync<Qcow2CorruptException>(() => disk.WriteAsync(0, new byte[1 << 20]).AsTask());
-            Assert.Contains($"Preventing invalid allocation of {what}", e.Message, StringComparison.Ordinal);
+            Assert.Contains($"Preventing invalid write on metadata (overlaps with {what}", e.Message, StringComparison.Ordinal);
             await disk.CloseAsync();
         });
         Assert.Contains("one", Tool.Run("qemu-img", "snapshot", "-l", path), StringComparison.Ordinal);
