@@ -31,6 +31,31 @@ public interface IImageGrain : IGrainWithStringKey
     [Alias("Grow"), ResponseTimeout("00:10:00")]
     Task GrowAsync(long virtualBytes);
 
+    /// <summary>
+    /// Takes an internal snapshot, which is on stable storage when this ends, with all that was written before. Requests
+    /// wait meanwhile; they need not be flushed first.
+    /// </summary>
+    /// <param name="name">Its name; several snapshots may have one.</param>
+    [Alias("CreateSnapshot"), ResponseTimeout("01:00:00")]
+    Task<ImageSnapshot> CreateSnapshotAsync(string name);
+
+    /// <summary>
+    /// Makes the disk what it was when a snapshot was taken, with the size that it had: what it holds now is lost. Whoever
+    /// uses the disk sees it change; it is for disks that nobody has mounted. Clients see the size when they open the image again.
+    /// </summary>
+    /// <param name="idOrName">The snapshot's id or, if none has that id, its name.</param>
+    [Alias("ApplySnapshot"), ResponseTimeout("01:00:00")]
+    Task ApplySnapshotAsync(string idOrName);
+
+    /// <summary>Deletes an internal snapshot. Requests wait meanwhile.</summary>
+    /// <param name="idOrName">The snapshot's id or, if none has that id, its name.</param>
+    [Alias("DeleteSnapshot"), ResponseTimeout("01:00:00")]
+    Task DeleteSnapshotAsync(string idOrName);
+
+    /// <summary>The internal snapshots of the image, open or not, in their order.</summary>
+    [Alias("ListSnapshots")]
+    Task<ReadOnlyMemory<ImageSnapshot>> ListSnapshotsAsync();
+
     /// <summary>Checks the image, open or not, without changing it. Requests to an open image wait meanwhile.</summary>
     [Alias("Check"), ResponseTimeout("10:00:00")]
     Task<ImageCheckResult> CheckAsync();

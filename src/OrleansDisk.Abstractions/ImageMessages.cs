@@ -132,6 +132,30 @@ public sealed record ImageDescription
     public bool IsReadOnly { get; init; }
 }
 
+/// <summary>An internal snapshot.</summary>
+[GenerateSerializer, Immutable, Alias("OrleansDisk.ImageSnapshot")]
+public sealed record ImageSnapshot
+{
+    /// <summary>Its id, which no other snapshot of the image has.</summary>
+    [Id(0)]
+    public required string Id { get; init; }
+
+    [Id(1)]
+    public required string Name { get; init; }
+
+    /// <summary>When it was taken.</summary>
+    [Id(2)]
+    public required DateTimeOffset Date { get; init; }
+
+    /// <summary>Size of its disk in bytes, or null when it does not say.</summary>
+    [Id(3)]
+    public long? VirtualBytes { get; init; }
+
+    /// <summary>Bytes of saved VM state; 0 when there is none.</summary>
+    [Id(4)]
+    public ulong VmStateBytes { get; init; }
+}
+
 /// <summary>What a check found.</summary>
 [GenerateSerializer, Immutable, Alias("OrleansDisk.ImageCheckResult")]
 public sealed record ImageCheckResult

@@ -26,6 +26,7 @@ internal static class Program
         MeasureCommand.Command,
         NbdCommand.Command,
         RebaseCommand.Command,
+        SnapshotCommand.Command,
     ];
 
     public static string Version => typeof(Program).Assembly.GetName().Version!.ToString(3);

@@ -28,6 +28,18 @@ public sealed class DiskClient(IGrainFactory grains, DiskClientOptions? options 
     /// <inheritdoc cref="IImageGrain.GrowAsync"/>
     public Task GrowAsync(string image, long virtualBytes) => Grain(image).GrowAsync(virtualBytes);
 
+    /// <inheritdoc cref="IImageGrain.CreateSnapshotAsync"/>
+    public Task<ImageSnapshot> CreateSnapshotAsync(string image, string name) => Grain(image).CreateSnapshotAsync(name);
+
+    /// <inheritdoc cref="IImageGrain.ApplySnapshotAsync"/>
+    public Task ApplySnapshotAsync(string image, string idOrName) => Grain(image).ApplySnapshotAsync(idOrName);
+
+    /// <inheritdoc cref="IImageGrain.DeleteSnapshotAsync"/>
+    public Task DeleteSnapshotAsync(string image, string idOrName) => Grain(image).DeleteSnapshotAsync(idOrName);
+
+    /// <inheritdoc cref="IImageGrain.ListSnapshotsAsync"/>
+    public Task<ReadOnlyMemory<ImageSnapshot>> ListSnapshotsAsync(string image) => Grain(image).ListSnapshotsAsync();
+
     /// <inheritdoc cref="IImageGrain.CheckAsync"/>
     public Task<ImageCheckResult> CheckAsync(string image) => Grain(image).CheckAsync();
 

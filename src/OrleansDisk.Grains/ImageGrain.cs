@@ -17,7 +17,7 @@ namespace OrleansDisk.Grains;
 /// side by side, and the engine keeps them in order where that matters.
 /// </summary>
 [Reentrant, PreferLocalPlacement]
-public sealed class ImageGrain : Grain, IImageGrain
+public sealed partial class ImageGrain : Grain, IImageGrain
 {
     private readonly Pools _pools;
     private readonly ImageGrainOptions _options;
@@ -98,9 +98,7 @@ public sealed class ImageGrain : Grain, IImageGrain
     {
         if (virtualBytes < 0)
             throw new ImageException(SectorError.InvalidArgument, $"image '{_key}': {virtualBytes} bytes is no size");
-        if (_pools.Find(_key).IsReadOnly)
-            throw new ImageException(SectorError.ReadOnly, $"image '{_key}': pool '{_key.Pool}' is read-only");
-        HeldImage held = await HoldAsync(forWriting: true);
+        HeldImage held = await HoldForChangeAsync();
         await held.Disk.Turns.RunAsync(() => held.Image.GrowAsync(virtualBytes));
         return held;
     });
@@ -146,6 +144,11 @@ public sealed class ImageGrain : Grain, IImageGrain
         await ReleaseAsync();
         DeactivateOnIdle();
     });
+
+    /// <summary>The image, open for writing.</summary>
+    private Task<HeldImage> HoldForChangeAsync() => _pools.Find(_key).IsReadOnly
+        ? throw new ImageException(SectorError.ReadOnly, $"image '{_key}': pool '{_key.Pool}' is read-only")
+        : HoldAsync(forWriting: true);
 
     /// <summary>The open image; opened, or opened again for writing or after a failure, when needed.</summary>
     private async Task<HeldImage> HoldAsync(bool forWriting)

@@ -89,6 +89,14 @@ internal static class InfoText
         void Line(int indent, string line) => text.Append(' ', indent).Append(line).Append('\n');
     }
 
+    /// <summary>The list of an image's snapshots.</summary>
+    public static string SnapshotList(IReadOnlyList<SnapshotEntry> snapshots)
+    {
+        var text = new StringBuilder();
+        AppendSnapshots(text, snapshots);
+        return text.ToString();
+    }
+
     private static void AppendSnapshots(StringBuilder text, IReadOnlyList<SnapshotEntry> snapshots)
     {
         text.Append("Snapshot list:\n");

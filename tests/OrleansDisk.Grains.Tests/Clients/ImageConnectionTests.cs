@@ -194,6 +194,14 @@ public sealed class ImageConnectionTests
 
         public Task GrowAsync(long virtualBytes) => throw new NotSupportedException();
 
+        public Task<ImageSnapshot> CreateSnapshotAsync(string name) => throw new NotSupportedException();
+
+        public Task ApplySnapshotAsync(string idOrName) => throw new NotSupportedException();
+
+        public Task DeleteSnapshotAsync(string idOrName) => throw new NotSupportedException();
+
+        public Task<ReadOnlyMemory<ImageSnapshot>> ListSnapshotsAsync() => throw new NotSupportedException();
+
         public Task<ImageCheckResult> CheckAsync() => throw new NotSupportedException();
 
         public Task<ReadOnlyMemory<SectorExtent>> MapAsync(long offset, long bytes) => throw new NotSupportedException();

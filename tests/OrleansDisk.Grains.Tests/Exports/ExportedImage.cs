@@ -84,6 +84,14 @@ internal sealed class CountingGrain(IImageGrain grain) : IImageGrain
 
     public Task GrowAsync(long virtualBytes) => grain.GrowAsync(virtualBytes);
 
+    public Task<ImageSnapshot> CreateSnapshotAsync(string name) => grain.CreateSnapshotAsync(name);
+
+    public Task ApplySnapshotAsync(string idOrName) => grain.ApplySnapshotAsync(idOrName);
+
+    public Task DeleteSnapshotAsync(string idOrName) => grain.DeleteSnapshotAsync(idOrName);
+
+    public Task<ReadOnlyMemory<ImageSnapshot>> ListSnapshotsAsync() => grain.ListSnapshotsAsync();
+
     public Task<ImageCheckResult> CheckAsync() => grain.CheckAsync();
 
     public Task<ReadOnlyMemory<SectorExtent>> MapAsync(long offset, long bytes) => grain.MapAsync(offset, bytes);

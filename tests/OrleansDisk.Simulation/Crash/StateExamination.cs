@@ -49,6 +49,11 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
         int sectors = (int)(image.VirtualBytes / SectorContent.Bytes);
         if (sectors != model.SectorCount && sectors != model.GrowingTo)
             throw new SimulationFailure("I4", $"the disk has {sectors} sectors after a crash, not {model.SectorCount}");
+        if (limits.Snapshots.Any)
+        {
+            limits.Snapshots.Judge(await SnapshotReader.ReadAsync(
+                () => new CrashView(limits.ImageName, writes, state) { IsReadOnly = true }, options));
+        }
         Disk = new byte[image.VirtualBytes];
         await image.ReadAsync(0, Disk);
         for (long at = 0; at < Disk.Length;)

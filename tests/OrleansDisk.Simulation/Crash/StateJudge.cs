@@ -13,6 +13,9 @@ internal sealed record JudgeLimits
     /// <summary>How files of the backing chain are opened.</summary>
     public required Func<string, ImageAccess, IBlockFile> OpenBacking { get; init; }
 
+    /// <summary>What the image's snapshots hold.</summary>
+    public required SnapshotModel Snapshots { get; init; }
+
     /// <summary>Leaked clusters that a crash may leave.</summary>
     public required long MaxLeaks { get; init; }
 

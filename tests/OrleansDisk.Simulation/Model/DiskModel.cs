@@ -73,6 +73,16 @@ internal sealed class DiskModel
         return change;
     }
 
+    /// <summary>The disk begins to become another one.</summary>
+    /// <param name="contents">What each of its sectors will hold.</param>
+    public Change BeginApply(IReadOnlyList<long> contents)
+    {
+        var change = new Change(this, ++_clock);
+        for (int sector = 0; sector < contents.Count; sector++)
+            change.Add(sector, contents[sector]);
+        return change;
+    }
+
     public long BeginFlush() => ++_clock;
 
     public void EndFlush(long begin)
@@ -178,6 +188,9 @@ internal sealed class DiskModel
         int first = (int)(offset / SectorContent.Bytes);
         return (first, (int)((offset + bytes + SectorContent.Bytes - 1) / SectorContent.Bytes) - first);
     }
+
+    /// <summary>Keeps the bytes of a sector that a part of may be changed later.</summary>
+    public void Remember(ReadOnlySpan<byte> sector) => Remember(SectorContent.Parse(sector), sector);
 
     public void Remember(long content, ReadOnlySpan<byte> bytes)
     {

@@ -64,7 +64,7 @@ internal sealed class SimulationRun
         _world.AtBarrier = disk => judge.Judge(disk, _world.Model, _world.Limits);
         _scheduler.Run(async () =>
         {
-            _world.NoteStart();
+            await _world.NoteStartAsync();
             await _world.OpenAsync();
             await RunOperationsAsync(_world, _plan.Operations);
         });
@@ -150,6 +150,8 @@ internal sealed class SimulationRun
         var world = new World(_plan.Shape, host, _start, new FaultPlan([]), random)
         {
             Model = _world.Model.Clone(),
+            Snapshots = _world.Snapshots.Clone(),
+            HasChangedSnapshots = _world.HasChangedSnapshots,
             InheritedLeaks = _world.Limits.MaxLeaks,
         };
         var judge = new StateJudge(new StateSelection(MaxStatesInRecovery, random), _counts);

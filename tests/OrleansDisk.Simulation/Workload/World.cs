@@ -9,7 +9,7 @@ using OrleansDisk.Simulation.Model;
 namespace OrleansDisk.Simulation.Workload;
 
 /// <summary>What the operations of a run act on: an open image on a simulated host, and the model that it must agree with.</summary>
-internal sealed class World(Shape shape, SimulatedHost host, StartImage start, FaultPlan faults, Random random)
+internal sealed partial class World(Shape shape, SimulatedHost host, StartImage start, FaultPlan faults, Random random)
 {
     private const int MaxOpenAttempts = 4;
     private const int PaddingClusters = 1024;
@@ -67,6 +67,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
         ImageName = StartImage.Name,
         OpenBacking = (name, _) => CrashView.Of(name, host[name].Visible),
         ClusterBytes = shape.ClusterBytes,
+        Snapshots = Snapshots,
         DataFile = shape.DataFile == DataFileKind.None ? null : (StartImage.DataName, StartImage.DataRegion),
         Stored = start.Stored,
         Secret = shape.Secret,
@@ -108,7 +109,12 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
     }
 
     /// <summary>What was lost before the run began.</summary>
-    public void NoteStart() => InheritedLeaks = CheckFile().LeakCount;
+    public async Task NoteStartAsync()
+    {
+        InheritedLeaks = CheckFile().LeakCount;
+        foreach ((string name, byte[] disk) in await ReadSnapshotsAsync())
+            Snapshots.Keep(name, disk);
+    }
 
     /// <summary>Nothing is on its way: whatever leaks now was lost before.</summary>
     public void NoteSettled()
@@ -323,6 +329,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
             throw new SimulationFailure("I2", $"a crash leaked {report.LeakCount} clusters, at most {Limits.MaxLeaks} can be on their way");
         InheritedLeaks = report.LeakCount;
         (_changedClusters, _clustersUnderWay) = (0, 0);
+        Snapshots.Restart(await ReadSnapshotsAsync());
         await OpenAsync();
         byte[] disk = new byte[Image.VirtualBytes];
         while (!await TryAsync(image => image.ReadAsync(0, disk)))
@@ -361,7 +368,7 @@ internal sealed class World(Shape shape, SimulatedHost host, StartImage start, F
 
     private void RefuseFrozen(long offset, int bytes)
     {
-        if (start.FrozenSectors.Count == 0)
+        if (start.FrozenSectors.Count == 0 || HasChangedSnapshots)
             return;
         (int first, int count) = DiskModel.SectorsOf(offset, bytes);
         for (int sector = first; sector < first + count; sector++)

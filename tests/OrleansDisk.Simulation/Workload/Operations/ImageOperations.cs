@@ -14,7 +14,7 @@ internal sealed record GrowOperation(int Sectors) : IOperation
 
     public async Task RunAsync(World world)
     {
-        bool isRefused = world.Shape is { Version: 2, Fixture: >= 0 };
+        bool isRefused = world.Shape.Version == 2 && world.Snapshots.Any;
         int sectors = world.Model.SectorCount + Sectors;
         if (world.Model.GrowingTo is not null || isRefused || sectors > Math.Max(MaxSectors, 2 * world.Shape.SectorCount))
             return;
