@@ -27,7 +27,7 @@ public class Mapping
         await CreateOperation.CreateAsync(path, new CreateOptions { VirtualBytes = RangeBytes, Preallocation = Preallocation.Metadata });
         _file = LocalBlockFile.Open(path, ImageAccess.Read);
         _metadata = await ImageMetadata.LoadAsync(
-            _file, await HeaderReader.ReadAsync(_file), new Qcow2.Qcow2OpenOptions { L2CacheBytes = 256 << 20 });
+            _file, externalDataFile: null, await HeaderReader.ReadAsync(_file), new Qcow2.Qcow2OpenOptions { L2CacheBytes = 256 << 20 });
         long clusters = RangeBytes / _metadata.Geometry.ClusterBytes;
         var random = new Random(1);
         for (int i = 0; i < Count; i++)

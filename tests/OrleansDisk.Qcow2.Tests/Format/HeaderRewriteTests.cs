@@ -131,7 +131,7 @@ public sealed class HeaderRewriteTests
     {
         int[] changed =
         [
-            .. Enumerable.Range(step.Offset / SectorBytes, (step.Bytes.Length + SectorBytes - 1) / SectorBytes)
+            .. Enumerable.Range((int)(step.Offset / SectorBytes), (step.Bytes.Length + SectorBytes - 1) / SectorBytes)
                 .Where(sector => !SectorOf(Apply([.. cluster], [step]), sector).SequenceEqual(SectorOf(cluster, sector))),
         ];
         Assert.InRange(changed.Length, 1, 8);
