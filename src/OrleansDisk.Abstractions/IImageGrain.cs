@@ -26,10 +26,14 @@ public interface IImageGrain : IGrainWithStringKey
     [Alias("Describe")]
     Task<ImageDescription> DescribeAsync();
 
-    /// <summary>Makes the disk larger; what is new reads as zeros. Clients see it when they open the image again.</summary>
+    /// <summary>
+    /// Makes the disk larger or smaller; what is new reads as zeros. Requests wait meanwhile. Clients see the size when they
+    /// open the image again; until then, what lies behind the end of a smaller disk is refused.
+    /// </summary>
     /// <param name="virtualBytes">The new size in bytes, rounded up to whole sectors of 512 bytes.</param>
-    [Alias("Grow"), ResponseTimeout("00:10:00")]
-    Task GrowAsync(long virtualBytes);
+    /// <param name="mayShrink">Whether it may be smaller: what is cut off is gone.</param>
+    [Alias("Resize"), ResponseTimeout("00:10:00")]
+    Task ResizeAsync(long virtualBytes, bool mayShrink);
 
     /// <summary>
     /// Takes an internal snapshot, which is on stable storage when this ends, with all that was written before. Requests

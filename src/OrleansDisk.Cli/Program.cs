@@ -26,6 +26,7 @@ internal static class Program
         MeasureCommand.Command,
         NbdCommand.Command,
         RebaseCommand.Command,
+        ResizeCommand.Command,
         SnapshotCommand.Command,
     ];
 
@@ -99,7 +100,12 @@ internal static class Program
             throw new CommandLineException($"unrecognized option '{word}'");
         Command command = Commands.FirstOrDefault(c => c.Name == word)
             ?? throw new CommandLineException($"Command not found: {word}");
-        var options = OptionParser.Parse(arguments.AsSpan(1).ToArray(), [.. command.Options, Command.HelpOption]);
+        // A size may begin with a dash, as an option does.
+        bool hasLast = command.LastIsOperand && arguments.Length > 2;
+        string[] words = hasLast ? arguments[1..^1] : arguments[1..];
+        var options = OptionParser.Parse(words, [.. command.Options, Command.HelpOption]);
+        if (hasLast)
+            options.Operands.Add(arguments[^1]);
         if (options.Has(Command.HelpOption.Name))
         {
             terminal.Write(HelpText.ForCommand(terminal.ProgramName, command));

@@ -25,8 +25,8 @@ public sealed class DiskClient(IGrainFactory grains, DiskClientOptions? options 
     /// <inheritdoc cref="IImageGrain.DescribeAsync"/>
     public Task<ImageDescription> DescribeAsync(string image) => Grain(image).DescribeAsync();
 
-    /// <inheritdoc cref="IImageGrain.GrowAsync"/>
-    public Task GrowAsync(string image, long virtualBytes) => Grain(image).GrowAsync(virtualBytes);
+    /// <inheritdoc cref="IImageGrain.ResizeAsync"/>
+    public Task ResizeAsync(string image, long virtualBytes, bool mayShrink = false) => Grain(image).ResizeAsync(virtualBytes, mayShrink);
 
     /// <inheritdoc cref="IImageGrain.CreateSnapshotAsync"/>
     public Task<ImageSnapshot> CreateSnapshotAsync(string image, string name) => Grain(image).CreateSnapshotAsync(name);

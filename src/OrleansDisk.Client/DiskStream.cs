@@ -82,7 +82,7 @@ internal sealed class DiskStream(Disk disk) : Stream
     }
 
     public override void SetLength(long value) =>
-        throw new NotSupportedException("a disk has a fixed size; DiskClient.GrowAsync makes it larger");
+        throw new NotSupportedException("a disk has a fixed size; DiskClient.ResizeAsync changes it");
 
     private static async Task DescribingErrorsAsync(Task request)
     {

@@ -1,4 +1,5 @@
 using OrleansDisk.Abstractions;
+using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
 

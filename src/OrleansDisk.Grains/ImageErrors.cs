@@ -1,6 +1,7 @@
 using OrleansDisk.Abstractions;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Grains;
 
@@ -18,7 +19,7 @@ internal static class ImageErrors
         ImageLockedException => SectorError.Locked,
         Qcow2UnsupportedException => SectorError.NotSupported,
         Qcow2FailedException or InvariantException => SectorError.Failed,
-        ArgumentException => SectorError.InvalidArgument,
+        ArgumentException or ShrinkNotAllowedException => SectorError.InvalidArgument,
         _ => SectorError.InputOutput,
     };
 

@@ -7,6 +7,7 @@ using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Grains;
 
@@ -94,12 +95,12 @@ public sealed partial class ImageGrain : Grain, IImageGrain
         return Describe(await HeaderReader.ReadAsync(file), file.LengthBytes);
     });
 
-    public Task GrowAsync(long virtualBytes) => DescribingErrorsAsync(async () =>
+    public Task ResizeAsync(long virtualBytes, bool mayShrink) => DescribingErrorsAsync(async () =>
     {
         if (virtualBytes < 0)
             throw new ImageException(SectorError.InvalidArgument, $"image '{_key}': {virtualBytes} bytes is no size");
         HeldImage held = await HoldForChangeAsync();
-        await held.Disk.Turns.RunAsync(() => held.Image.GrowAsync(virtualBytes));
+        await held.Disk.Turns.RunAsync(() => ResizeOperation.RunAsync(held.Image, virtualBytes, mayShrink, Preallocation.Off));
         return held;
     });
 

@@ -5,7 +5,6 @@ using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Metadata;
-using OrleansDisk.Qcow2.Snapshots;
 
 namespace OrleansDisk.Qcow2;
 
@@ -16,7 +15,6 @@ namespace OrleansDisk.Qcow2;
 /// </summary>
 public sealed partial class Qcow2Image : IWritableDisk
 {
-    private const int SectorBytes = 512;
     private readonly IBlockFile _file;
     private readonly ImageMetadata _metadata;
     private readonly SectorCipher? _cipher;
@@ -24,6 +22,7 @@ public sealed partial class Qcow2Image : IWritableDisk
     private readonly GuestReader _reader;
     private readonly GuestWriter _writer;
     private readonly GuestZeroes _zeroes;
+    private readonly DiskResize _resize;
     private readonly CompressedWriter _compressedWriter;
     private Task? _closing;
 
@@ -39,6 +38,7 @@ public sealed partial class Qcow2Image : IWritableDisk
         _reader = new GuestReader(metadata, _data, backing);
         _writer = new GuestWriter(metadata, _data, _reader);
         _zeroes = new GuestZeroes(metadata, _reader, _writer, backing is not null);
+        _resize = new DiskResize(metadata, backing, _writer, _zeroes);
         _compressedWriter = new CompressedWriter(metadata);
     }
 
@@ -186,42 +186,6 @@ public sealed partial class Qcow2Image : IWritableDisk
         await RunAsync(async () => extent = await _reader.GetExtentAsync(new GuestOffset(offset), bytes));
         return extent;
     }
-
-    /// <summary>Makes the disk larger; what is new reads as zeros.</summary>
-    /// <param name="virtualBytes">The new size, rounded up to whole sectors.</param>
-    /// <exception cref="Qcow2Exception">It is smaller than the disk is, or version 2 has snapshots.</exception>
-    public async Task GrowAsync(long virtualBytes)
-    {
-        if (virtualBytes > long.MaxValue - SectorBytes)
-            throw new NoSpaceException($"'{FileName}' can't grow to {virtualBytes} bytes: a disk has less than 8 EiB");
-        virtualBytes = (virtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L);
-        using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
-        await GuardAsync(() =>
-        {
-            ThrowIfUnwritable(0, 0);
-            return ValueTask.CompletedTask;
-        });
-        if (virtualBytes < VirtualBytes)
-            throw new Qcow2UnsupportedException($"making '{FileName}' smaller", "use qemu-img resize --shrink");
-        if (Header is { Version: < 3, SnapshotCount: > 0 })
-            throw new Qcow2Exception("Can't resize a v2 image which has snapshots");
-        // VM state lies behind the disk: it would become a part of it.
-        await GuardAsync(() => new ValueTask(new ImageSnapshots(_metadata).DropVmStateAsync()));
-        long oldBytes = VirtualBytes;
-        // A backing file that is longer than the disk was would show through in what is new.
-        long shownBytes = Backing?.VirtualBytes ?? 0;
-        // To the end of its last cluster, so that an entry can say zero: all of it is new.
-        long end = Math.Min(Header.Geometry.RoundUp(shownBytes), virtualBytes);
-        await GuardAsync(() => new ValueTask(_metadata.GrowAsync(virtualBytes, async () =>
-        {
-            if (Header.Geometry.HasExternalData)
-                await new DataFileGrowth(_metadata).GrowAsync(oldBytes, virtualBytes);
-            if (shownBytes > oldBytes)
-                await _zeroes.WriteZeroesAsync(new GuestOffset(oldBytes), end - oldBytes, mayUnmap: true);
-        })));
-    }
-
-    public Task ResizeAsync(long virtualBytes) => GrowAsync(virtualBytes);
 
     /// <summary>
     /// Lets a session in this process read and overwrite the disk on its own thread; dispose the lease when the session

@@ -125,7 +125,7 @@ public sealed class DamageTests
                     _ => image.WriteAsync(start, new byte[length]),
                 }));
             }
-            await TryAsync(() => image.GrowAsync(Math.Min(image.VirtualBytes, 1L << 40) + (1 << 20)));
+            await TryAsync(() => image.ResizeAsync(Math.Min(image.VirtualBytes, 1L << 40) + (1 << 20)));
         }
         finally
         {

@@ -165,7 +165,7 @@ public sealed class DataFileTests : IDisposable
             model.AsSpan(1 << 20, 1 << 19).Clear();
             DiskExtent extent = await image.GetExtentAsync(0, model.Length);
             Assert.Equal((model.Length, DiskExtentState.Data), ((int)extent.Bytes, extent.State));
-            await image.GrowAsync(3 << 20);
+            await image.ResizeAsync(3 << 20);
             Assert.Equal(3 << 20, (await image.GetExtentAsync(0, 3 << 20)).Bytes);
             await image.WriteAsync((3 << 20) - 1, new byte[] { 9 });
         });
@@ -187,7 +187,7 @@ public sealed class DataFileTests : IDisposable
         await Exclusive.Run(async () =>
         {
             await using Qcow2Image image = await Qcow2Image.OpenAsync(Image, Disk.Writing(ClusterBytes));
-            await image.GrowAsync(2 << 20);
+            await image.ResizeAsync(2 << 20);
         });
         Disk.QemuIo(Image, "read -P 0 0 2M");
         Assert.True(File.ReadAllBytes(Data).AsSpan(0, 2 << 20).IndexOfAnyExcept((byte)0) < 0);

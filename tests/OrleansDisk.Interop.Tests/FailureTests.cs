@@ -98,7 +98,7 @@ public sealed class FailureTests
             await Assert.ThrowsAsync<Qcow2FailedException>(async () => await image.WriteAsync(100_000, new byte[100], fua: true));
             await Assert.ThrowsAsync<Qcow2FailedException>(async () => await image.DiscardAsync(0, 8192));
             await Assert.ThrowsAsync<Qcow2FailedException>(async () => await image.WriteZeroesAsync(0, 8192, mayUnmap: true));
-            await Assert.ThrowsAsync<Qcow2FailedException>(() => image.GrowAsync(1 << 20));
+            await Assert.ThrowsAsync<Qcow2FailedException>(() => image.ResizeAsync(1 << 20));
         }
         await image.CloseAsync();
         Assert.Equal(0, operations);

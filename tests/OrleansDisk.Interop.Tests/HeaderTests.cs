@@ -44,7 +44,7 @@ public sealed class HeaderTests : IDisposable
         await Exclusive.Run(async () =>
         {
             await using Qcow2Image image = await Qcow2Image.OpenAsync(_path, Disk.Writing(ClusterBytes));
-            await image.GrowAsync(2L << 40);
+            await image.ResizeAsync(2L << 40);
         });
         after = ReadHeader();
         cluster.AsSpan(24, 24).CopyTo(after.AsSpan(24));

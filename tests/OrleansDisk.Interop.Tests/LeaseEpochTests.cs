@@ -73,7 +73,7 @@ public sealed class LeaseEpochTests
     });
 
     [Fact]
-    public Task Growing_waits_for_sessions_and_refuses_new_ones() => AloneAsync(image => image.GrowAsync(8 << 20), comesBack: true);
+    public Task Growing_waits_for_sessions_and_refuses_new_ones() => AloneAsync(image => image.ResizeAsync(8 << 20), comesBack: true);
 
     [Fact]
     public Task Settling_waits_for_sessions_and_refuses_new_ones() =>

@@ -126,7 +126,7 @@ public sealed class LeaseStressTests
         {
             int kind = _random.Next(400);
             if (kind == 0)
-                await image.GrowAsync(image.VirtualBytes + clusterBytes);
+                await image.ResizeAsync(image.VirtualBytes + clusterBytes);
             else if (kind == 1)
                 await image.RunSettledAsync(_ => Task.CompletedTask);
             else if (kind < 100)

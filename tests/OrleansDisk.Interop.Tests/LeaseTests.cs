@@ -89,7 +89,7 @@ public sealed class LeaseTests
     public Task A_table_that_has_left_the_cache_is_the_images_to_load() => Run(async (image, _) =>
     {
         const long bytesPerTable = ClusterBytes / 8 * ClusterBytes;
-        await image.GrowAsync(8 * bytesPerTable);
+        await image.ResizeAsync(8 * bytesPerTable);
         await image.WriteAsync(0, Filled(ClusterBytes, 1));
         using MappingLease lease = image.Lease();
         byte[] read = new byte[ClusterBytes];
@@ -107,7 +107,7 @@ public sealed class LeaseTests
     public Task A_table_that_only_a_lease_uses_outlives_those_that_nobody_uses() => Run(async (image, _) =>
     {
         const long bytesPerTable = ClusterBytes / 8 * ClusterBytes;
-        await image.GrowAsync(16 * bytesPerTable);
+        await image.ResizeAsync(16 * bytesPerTable);
         for (int table = 0; table < 16; table++)
             await image.WriteAsync(table * bytesPerTable, Filled(ClusterBytes, (byte)table));
         await image.FlushAsync();

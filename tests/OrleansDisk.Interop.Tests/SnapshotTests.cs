@@ -122,10 +122,10 @@ public sealed class SnapshotTests
                 await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(512));
                 if (compat == "0.10")
                 {
-                    await Assert.ThrowsAnyAsync<Qcow2Exception>(() => image.GrowAsync(4 << 20));
+                    await Assert.ThrowsAnyAsync<Qcow2Exception>(() => image.ResizeAsync(4 << 20));
                     return;
                 }
-                await image.GrowAsync(4 << 20);
+                await image.ResizeAsync(4 << 20);
                 await image.WriteAsync((4 << 20) - 100, new byte[100]);
                 await image.WriteAsync(0, new byte[100]);
             });

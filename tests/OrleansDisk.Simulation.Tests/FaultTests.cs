@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using OrleansDisk.Qcow2;
 using OrleansDisk.Simulation.Host;
 using OrleansDisk.Simulation.Run;
 using OrleansDisk.Simulation.Workload;
@@ -80,7 +81,7 @@ public sealed class FaultTests
                 new SessionReadOperation(0, 2000),
                 new SessionWriteOperation(512, 2000),
                 new WriteOperation(8192, 100, Fua: false),
-                new GrowOperation(shape.ClusterSectorCount * 70),
+                new GrowOperation(shape.ClusterSectorCount * 70, Preallocation.Off),
                 new WriteOperation(shape.SectorCount * 512L, 3000, Fua: true),
                 .. SimulationPlan.DrawOperations(draw, shape.UsedClusterCount > 1000 ? OperationCount / 4 : OperationCount),
                 new WriteOperation(2048, 30_000, Fua: false),

@@ -119,7 +119,7 @@ public sealed class RegressionTests
     [Fact]
     public void A_disk_that_grows_never_shows_what_a_longer_backing_file_holds() => Run(
         new Shape { ClusterBits = 12, SectorCount = 96, BackingDepth = 1, BackingSectorCount = 144, MaxInFlight = 1 }, 4, NoFaults,
-        _ => [new WriteOperation(0, 8192, Fua: false), new GrowOperation(40), new FlushOperation()]);
+        _ => [new WriteOperation(0, 8192, Fua: false), new GrowOperation(40, Preallocation.Off), new FlushOperation()]);
 
     /// <summary>Guard: parts of <c>GuestZeroes.ZeroPartAsync</c> meet between sectors (found by seed 87).</summary>
     [Fact]

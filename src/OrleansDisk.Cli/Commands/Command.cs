@@ -17,6 +17,9 @@ internal sealed record Command(
     /// <summary>What --help calls the operands.</summary>
     public string Operands { get; init; } = "FILE";
 
+    /// <summary>Whether the last word is an operand, whatever it begins with.</summary>
+    public bool LastIsOperand { get; init; }
+
     public static OptionSpec HelpOption { get; } = new('h', "help", HasValue: false);
 
     public static OptionSpec FormatOption { get; } = new('f', null, HasValue: true);

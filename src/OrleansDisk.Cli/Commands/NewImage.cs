@@ -1,6 +1,8 @@
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening;
+using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Crypto;
+using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
@@ -145,9 +147,9 @@ internal sealed class NewImage
     {
         if (_format == "raw")
         {
-            ParsePreallocation();
-            await using var raw = LocalBlockFile.Create(_path);
-            await raw.SetLengthAsync((_virtualBytes + 511) & ~511L);
+            Preallocation preallocation = ParsePreallocation();
+            await using var raw = new RawImage(LocalBlockFile.Create(_path));
+            await raw.ResizeAsync(_virtualBytes, preallocation);
             return;
         }
         NewEncryption? encryption = EncryptionOptions.Parse(_values, _secrets);
@@ -199,9 +201,8 @@ internal sealed class NewImage
     {
         null or "off" => Preallocation.Off,
         "metadata" when _format == "qcow2" => Preallocation.Metadata,
-        "falloc" or "full" => throw new CommandFailedException(
-            $"preallocation={_values["preallocation"]} is not supported by this version; "
-            + (_format == "qcow2" ? "use preallocation=metadata" : "use preallocation=off")),
+        "falloc" => Preallocation.Falloc,
+        "full" => Preallocation.Full,
         { } other => throw new CommandFailedException($"Parameter 'preallocation' does not accept value '{other}'"),
     };
 

@@ -13,16 +13,19 @@ internal sealed class DataFileGrowth(ImageMetadata metadata)
     /// Makes the file as long as the disk will be. In a raw one what is new reads as zeros, whatever the file had there,
     /// and entries lead to it. The caller has the gate alone.
     /// </summary>
+    /// <param name="oldBytes">The disk's size so far.</param>
+    /// <param name="newBytes">The size that it will have.</param>
+    /// <param name="preallocation">Off in a file that is not raw: no entry leads to what is new.</param>
     /// <exception cref="BlockFileException">The file can't grow.</exception>
-    public async ValueTask GrowAsync(long oldBytes, long newBytes)
+    public async ValueTask GrowAsync(long oldBytes, long newBytes, Preallocation preallocation)
     {
         IBlockFile file = metadata.DataFile;
-        if (metadata.IsDataFileRaw)
+        bool links = metadata.IsDataFileRaw || preallocation != Preallocation.Off;
+        if (links)
             await ClearAsync(oldBytes, Math.Min(file.LengthBytes, newBytes));
-        if (file.LengthBytes < newBytes)
-            await file.SetLengthAsync(newBytes);
+        await FilePreallocation.RunAsync(file, oldBytes, newBytes - oldBytes, preallocation);
         metadata.Order.NoteDataWritten();
-        if (metadata.IsDataFileRaw)
+        if (links)
             await LinkAsync(oldBytes, newBytes);
     }
 

@@ -8,6 +8,9 @@ namespace OrleansDisk.Qcow2.Data;
 /// <summary>Makes ranges read as zeros by their entries alone where it can, and discards clusters.</summary>
 internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, GuestWriter writer, bool hasBacking)
 {
+    /// <summary>L2 tables that are removed before their clusters are freed.</summary>
+    private const int TablesPerWriteBack = 64;
+
     private readonly ClusterGeometry _geometry = metadata.Geometry;
     private readonly RawDataZeroes _rawData = new(metadata, writer);
 
@@ -25,6 +28,9 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
 
         /// <summary>The host cluster is freed; version 2 has no other word for that than unallocated.</summary>
         Discard,
+
+        /// <summary>The host cluster is freed, and the entry says nothing: the guest cluster is not of the disk any more.</summary>
+        Remove,
     }
 
     /// <summary>Makes a range inside the disk read as zeros. The caller is inside the gate.</summary>
@@ -95,6 +101,32 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             return false;
         await ChangeAsync(first, count, Change.Hide);
         return true;
+    }
+
+    /// <summary>Takes out all that lies behind the end of a disk that became smaller; the caller has the gate alone.</summary>
+    /// <param name="first">The first cluster behind the end.</param>
+    /// <param name="end">Behind the last one that the disk had.</param>
+    public async ValueTask RemoveAsync(GuestCluster first, GuestCluster end)
+    {
+        while (first.Index < end.Index)
+        {
+            int l2Index = _geometry.L2Index(first);
+            int l1Index = _geometry.L1Index(first);
+            long inTable = Math.Min(end.Index - first.Index, _geometry.L2EntryCount - l2Index);
+            if (l2Index == 0)
+                await metadata.L2Tables.RemoveAsync(l1Index, Free);
+            else if (metadata.L2Tables.IsAllocated(first))
+                await ChangeAsync(first, inTable, Change.Remove);
+            first += inTable;
+            if (l1Index % TablesPerWriteBack == 0)
+                await metadata.SettleAsync(); // what was freed waits in memory until then
+        }
+
+        void Free(L2Entry entry)
+        {
+            metadata.EnsureFreeable(entry);
+            metadata.FreeClustersOf(entry, DiscardType.Always);
+        }
     }
 
     private bool CanSayZero(bool mayUnmap) => metadata.Header.Version >= 3 || (mayUnmap && !hasBacking);
@@ -204,6 +236,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         L2Entry old = ClusterRun.ReadEntry(table, cluster, metadata.Header);
         L2Entry changed = (old.Kind(_geometry), change) switch
         {
+            (_, Change.Remove) => L2Entry.Unallocated,
             (ClusterKind.ZeroPlain, _) => old,
             (ClusterKind.Unallocated, not Change.Hide) when !reader.MayHoldData(old, _geometry.OffsetOf(cluster), _geometry.ClusterBytes) => old,
             (ClusterKind.ZeroAllocated, Change.ZeroKeep) => old,

@@ -54,8 +54,35 @@ public sealed class RawImage(IBlockFile file) : IWritableDisk
 
     public ValueTask FlushAsync() => IsReadOnly ? ValueTask.CompletedTask : file.FlushAsync();
 
-    public Task ResizeAsync(long virtualBytes) =>
-        file.SetLengthAsync((virtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L)).AsTask();
+    public Task ResizeAsync(long virtualBytes) => ResizeAsync(virtualBytes, Preallocation.Off);
+
+    /// <summary>Makes the disk larger or smaller.</summary>
+    /// <param name="virtualBytes">The new size, rounded up to whole sectors of 512 bytes.</param>
+    /// <param name="preallocation">Whether the host keeps space ready for the new part: off, falloc or full.</param>
+    /// <exception cref="Qcow2Exception">A raw file has no metadata to preallocate.</exception>
+    public async Task ResizeAsync(long virtualBytes, Preallocation preallocation)
+    {
+        if (preallocation == Preallocation.Metadata)
+            throw new Qcow2Exception("Unsupported preallocation mode 'metadata'");
+        if (IsReadOnly)
+            throw new Qcow2Exception($"'{FileName}' is open read-only");
+        virtualBytes = (virtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L);
+        long oldBytes = VirtualBytes;
+        if (virtualBytes < oldBytes || preallocation == Preallocation.Off)
+        {
+            await file.SetLengthAsync(virtualBytes);
+            return;
+        }
+        try
+        {
+            await FilePreallocation.RunAsync(file, oldBytes, virtualBytes - oldBytes, preallocation);
+        }
+        catch (BlockFileException)
+        {
+            await file.SetLengthAsync(oldBytes); // what was taken goes back
+            throw;
+        }
+    }
 
     public ValueTask DisposeAsync() => file.DisposeAsync();
 

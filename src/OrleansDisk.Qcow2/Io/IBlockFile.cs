@@ -42,6 +42,13 @@ public interface IBlockFile : IAsyncDisposable
     /// <summary>Gives a range back to the host; it then reads as zeros. False when the file system can't.</summary>
     ValueTask<bool> PunchHoleAsync(long offset, long bytes);
 
+    /// <summary>
+    /// Has the host keep space ready for a range that nothing was written to, growing the file as needed; it reads as
+    /// zeros. A file that can't know of space only grows.
+    /// </summary>
+    ValueTask AllocateAsync(long offset, long bytes) =>
+        offset + bytes > LengthBytes ? SetLengthAsync(offset + bytes) : ValueTask.CompletedTask;
+
     /// <summary>Cuts the file, or extends it with zeros.</summary>
     ValueTask SetLengthAsync(long bytes);
 

@@ -160,6 +160,28 @@ public sealed class LocalBlockFile : IBlockFile
             ? false : throw Failure("discarding in", errorNumber);
     }
 
+    public async ValueTask AllocateAsync(long offset, long bytes)
+    {
+        bool supported = true;
+        await OnThreadPool(() => supported = AllocateBlocking(offset, bytes));
+        if (!supported)
+            await FilePreallocation.WriteZerosAsync(this, offset, bytes); // nothing else takes the space for certain
+    }
+
+    private bool AllocateBlocking(long offset, long bytes)
+    {
+        while (LibC.Allocate(Descriptor, 0, offset, bytes) != 0)
+        {
+            int errorNumber = Marshal.GetLastPInvokeError();
+            if (errorNumber is LibC.NotSupported or LibC.NotImplemented)
+                return false;
+            if (errorNumber != LibC.Interrupted)
+                throw Failure("preallocating in", errorNumber);
+        }
+        NoteWritten(offset + bytes);
+        return true;
+    }
+
     public ValueTask SetLengthAsync(long bytes) => OnThreadPool(() => Truncate(bytes));
 
     public FileExtent GetExtent(long offset, long limit)

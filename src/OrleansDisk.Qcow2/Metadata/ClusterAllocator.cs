@@ -55,6 +55,29 @@ internal sealed class ClusterAllocator
         !_blocks.IsFull && TryReserve(maxCount, what, out HostRun run, out _)
             ? new ValueTask<HostRun>(run) : ReserveSlowlyAsync(maxCount, what);
 
+    /// <summary>
+    /// Reserves neighbouring clusters past all that the file ever held: they read as zeros. Nobody else reserves or frees meanwhile.
+    /// </summary>
+    public async ValueTask<HostRun> ReserveFreshAsync(int maxCount)
+    {
+        HostCluster before = _searchFrom;
+        if (_searchFrom.Index < _freshFrom.Index)
+            _searchFrom = _freshFrom;
+        HostRun run = await ReserveAsync(maxCount);
+        if (before.Index < _freshFrom.Index)
+            _searchFrom = before;
+        Invariant.Assert(run.IsFresh, "clusters past the end of the file were never written");
+        return run;
+    }
+
+    /// <summary>The file was cut here: what lies behind reads as zeros again.</summary>
+    public void NoteCut(HostCluster end)
+    {
+        _freshFrom = end;
+        if (_searchFrom.Index > end.Index)
+            _searchFrom = end;
+    }
+
     /// <summary>Reserves exactly <paramref name="count"/> neighbouring clusters.</summary>
     public async ValueTask<HostRun> ReserveExactlyAsync(int count)
     {

@@ -241,12 +241,41 @@ internal sealed partial class ImageMetadata
         }
         catch
         {
-            Header = before;
+            Header = Header with { VirtualBytes = before.VirtualBytes };
             throw;
         }
+        await WriteSizeAsync();
+    }
+
+    /// <summary>
+    /// Makes the disk smaller; the caller has the gate alone. What lies behind its new end is still there afterwards,
+    /// and nobody sees it.
+    /// </summary>
+    public async Task CutAsync(long virtualBytes)
+    {
+        await SettleAsync();
+        Header = Header with { VirtualBytes = virtualBytes };
+        await WriteSizeAsync();
+    }
+
+    /// <summary>
+    /// Gives back refcount blocks that count nothing, and the end of the file as far as nothing is in use there. The caller has the gate alone.
+    /// </summary>
+    public async Task TrimFileAsync()
+    {
+        var tail = new FileTail(File, Geometry, _refcountTable, _refcountBlocks, Map, Freed);
+        await tail.DropUnusedBlocksAsync();
+        await SettleAsync();
+        HostCluster end = await tail.FindEndAsync();
+        if (Geometry.OffsetOf(end).Bytes < File.LengthBytes && await Order.CutFileAsync(Geometry.OffsetOf(end).Bytes))
+            Allocator.NoteCut(end);
+    }
+
+    private Task WriteSizeAsync()
+    {
         byte[] size = new byte[sizeof(ulong)];
-        HeaderField.WriteUInt64(size, 0, (ulong)virtualBytes);
-        await Order.WriteHeaderAsync(HeaderField.Size, size);
+        HeaderField.WriteUInt64(size, 0, (ulong)Header.VirtualBytes);
+        return Order.WriteHeaderAsync(HeaderField.Size, size);
     }
 
     /// <summary>Gives the L1 table more entries; the caller has the gate alone.</summary>

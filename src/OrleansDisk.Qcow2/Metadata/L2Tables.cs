@@ -69,6 +69,26 @@ internal sealed class L2Tables(
         }
     }
 
+    /// <summary>Takes a table out of the L1 table, whoever shares it; the caller has the gate alone.</summary>
+    /// <param name="l1Index">Index of its L1 entry.</param>
+    /// <param name="free">Gets each entry, whose clusters lose the reference that it had in them.</param>
+    public async ValueTask RemoveAsync(int l1Index, Action<L2Entry> free)
+    {
+        var entry = new L1Entry(l1[l1Index]);
+        if (!entry.IsAllocated)
+            return;
+        var first = new GuestCluster((long)l1Index << geometry.L2Bits);
+        for (int slice = 0; slice < geometry.L2SliceCount; slice++)
+        {
+            using TablePin pin = await PinAsync(first + ((long)slice << geometry.L2SliceBits));
+            for (int i = 0; i < geometry.L2SliceEntryCount; i++)
+                free(pin.Table.ReadL2Entry(i, geometry));
+        }
+        l1[l1Index] = L1Entry.Unallocated.Raw;
+        published.WithdrawTable(l1Index);
+        freed.Add(geometry.ClusterOf(entry.L2Table), 1, discard: true);
+    }
+
     /// <summary>A guest cluster's entry in its slice.</summary>
     public L2Entry Read(CachedTable slice, GuestCluster cluster) => slice.ReadL2Entry(geometry.L2SliceIndex(cluster), geometry);
 

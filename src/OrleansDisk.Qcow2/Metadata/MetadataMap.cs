@@ -55,7 +55,7 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
             Add(_inactiveL1, start + at);
     }
 
-    /// <summary>A refcount block is another cluster from now on.</summary>
+    /// <summary>A refcount block is another cluster from now on, or none.</summary>
     public void RemoveRefcountBlock(HostOffset block) => _refcountBlocks.Remove(geometry.ClusterOf(block).Index);
 
     /// <summary>The L1 table of a snapshot has gone.</summary>

@@ -102,6 +102,22 @@ internal sealed class WriteOrder
         }
     }
 
+    /// <summary>Cuts the file behind everything that is in use, and makes that durable.</summary>
+    /// <returns>False if the file can't be cut.</returns>
+    public async Task<bool> CutFileAsync(long bytes)
+    {
+        try
+        {
+            await _file.SetLengthAsync(bytes);
+        }
+        catch (BlockFileException)
+        {
+            return false; // a block device, say: what is behind the end is free all the same
+        }
+        await BetweenWriteBacksAsync(() => WriteHeaderAsync([]));
+        return true;
+    }
+
     /// <summary>Runs <paramref name="work"/> while no write-back does; those that are asked for meanwhile come after it.</summary>
     public async Task BetweenWriteBacksAsync(Func<Task> work)
     {

@@ -41,7 +41,7 @@ public static class CreateOperation
         WriteAsync(file, dataFile, Prepare(options));
 
     /// <summary>An image that can be written: all that can be refused has been.</summary>
-    private sealed record Plan(Header Header, InitialLayout Layout, long DataClusterCount, LuksKeys? Keys);
+    private sealed record Plan(Header Header, InitialLayout Layout, long DataClusterCount, Preallocation Preallocation, LuksKeys? Keys);
 
     private static Plan Prepare(CreateOptions options)
     {
@@ -54,13 +54,13 @@ public static class CreateOperation
         if (l1EntryCount * sizeof(ulong) > ClusterGeometry.MaxL1Bytes)
             throw TooLarge();
         // With a raw data file the metadata says what the file alone would say: all of it is data.
-        bool isPreallocated = options.Preallocation == Preallocation.Metadata || options.DataFileRaw;
+        bool isPreallocated = options.Preallocation != Preallocation.Off || options.DataFileRaw;
         long dataClusterCount = isPreallocated ? geometry.ClusterCount(virtualBytes) : 0;
         LuksKeys? keys = options.Encryption?.CreateKeys();
         long keyClusterCount = geometry.ClusterCount(keys?.Area.Length ?? 0);
         var layout = InitialLayout.Plan(geometry, l1EntryCount, dataClusterCount, keyClusterCount);
         Header header = DescribeImage(options, geometry, virtualBytes, l1EntryCount, layout.RefcountTableClusters);
-        return new Plan(header, layout, dataClusterCount, keys);
+        return new Plan(header, layout, dataClusterCount, options.Preallocation, keys);
     }
 
     /// <summary>A data file that is made here goes again when the image can't be made; one that was there stays.</summary>
@@ -84,11 +84,11 @@ public static class CreateOperation
 
     private static async Task<Header> WriteAsync(IBlockFile file, IBlockFile? dataFile, Plan plan)
     {
-        (Header header, InitialLayout layout, long dataClusterCount, LuksKeys? keys) = plan;
+        (Header header, InitialLayout layout, long dataClusterCount, Preallocation preallocation, LuksKeys? keys) = plan;
         ClusterGeometry geometry = header.Geometry;
         await file.SetLengthAsync(0);
         byte[] l1Table = new byte[(long)header.L1EntryCount * sizeof(ulong)];
-        await WriteL2TablesAsync(file, geometry, layout.Place(dataClusterCount), l1Table);
+        await WriteL2TablesAsync(file, geometry, layout.Place(dataClusterCount), l1Table, preallocation);
         header = header with { L1Table = geometry.OffsetOf(new HostCluster(layout.L1Cluster)) };
         if (keys is not null)
             header = await WriteKeysAsync(file, header, geometry.OffsetOf(new HostCluster(layout.PlaceKeys())), keys);
@@ -105,7 +105,7 @@ public static class CreateOperation
         if (dataFile is not null)
         {
             await dataFile.SetLengthAsync(0);
-            await dataFile.SetLengthAsync(header.VirtualBytes);
+            await FilePreallocation.RunAsync(dataFile, 0, header.VirtualBytes, preallocation);
             await dataFile.FlushAsync();
         }
         await file.WriteAsync(0, headerCluster);
@@ -165,7 +165,7 @@ public static class CreateOperation
     }
 
     private static async Task WriteL2TablesAsync(
-        IBlockFile file, ClusterGeometry geometry, IEnumerable<L2Placement> placements, byte[] l1Table)
+        IBlockFile file, ClusterGeometry geometry, IEnumerable<L2Placement> placements, byte[] l1Table, Preallocation preallocation)
     {
         byte[] table = new byte[geometry.ClusterBytes];
         long tableCluster = 0;
@@ -178,6 +178,8 @@ public static class CreateOperation
                 var l1Entry = L1Entry.To(geometry.OffsetOf(new HostCluster(run.Table)), copied: true);
                 BinaryPrimitives.WriteUInt64BigEndian(l1Table.AsSpan((int)run.L1Index * sizeof(ulong)), l1Entry.Raw);
             }
+            if (!geometry.HasExternalData)
+                await FilePreallocation.RunAsync(file, run.FirstData << geometry.ClusterBits, (long)run.Count << geometry.ClusterBits, preallocation);
             for (int i = 0; i < run.Count; i++)
             {
                 HostOffset data = geometry.OffsetOf(new HostCluster(run.FirstData + i));

@@ -4,16 +4,6 @@ using OrleansDisk.Qcow2.Format;
 
 namespace OrleansDisk.Qcow2.Operations;
 
-/// <summary>What a new image has allocated from the start.</summary>
-public enum Preallocation
-{
-    /// <summary>Nothing but its own tables.</summary>
-    Off,
-
-    /// <summary>A host cluster for every guest cluster, in order, not written: the disk reads as zeros.</summary>
-    Metadata,
-}
-
 /// <summary>What a new image is to be.</summary>
 public sealed record CreateOptions
 {

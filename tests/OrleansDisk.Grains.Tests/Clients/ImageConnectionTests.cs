@@ -192,7 +192,7 @@ public sealed class ImageConnectionTests
 
         public Task<ImageDescription> DescribeAsync() => throw new NotSupportedException();
 
-        public Task GrowAsync(long virtualBytes) => throw new NotSupportedException();
+        public Task ResizeAsync(long virtualBytes, bool mayShrink) => throw new NotSupportedException();
 
         public Task<ImageSnapshot> CreateSnapshotAsync(string name) => throw new NotSupportedException();
 

@@ -82,7 +82,7 @@ internal sealed class CountingGrain(IImageGrain grain) : IImageGrain
 
     public Task<ImageDescription> DescribeAsync() => grain.DescribeAsync();
 
-    public Task GrowAsync(long virtualBytes) => grain.GrowAsync(virtualBytes);
+    public Task ResizeAsync(long virtualBytes, bool mayShrink) => grain.ResizeAsync(virtualBytes, mayShrink);
 
     public Task<ImageSnapshot> CreateSnapshotAsync(string name) => grain.CreateSnapshotAsync(name);
 

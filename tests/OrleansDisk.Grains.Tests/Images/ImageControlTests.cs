@@ -48,20 +48,25 @@ public sealed class ImageControlTests
     }
 
     [Fact]
-    public async Task An_image_grows_while_it_is_in_use()
+    public async Task An_image_grows_and_shrinks_while_it_is_in_use()
     {
         await using ImageSilo silo = await ImageSilo.StartAsync();
         await silo.Pool.CreateAsync("disk", "1M", "-o", "cluster_size=512");
         IImageGrain image = silo.Image("vm/disk");
         OpenedImage opened = await image.OpenAsync(new OpenImage());
         await new TestBatch(opened, WriteOf(0, Filled(1 << 20, 1))).RunAsync(image);
-        await image.GrowAsync(64 << 20);
+        await image.ResizeAsync(64 << 20, mayShrink: false);
         await new TestBatch(opened, WriteOf(63 << 20, Filled(4096, 2))).RunAsync(image);
         OpenedImage again = await image.OpenAsync(new OpenImage());
         Assert.Equal((64 << 20, opened.Generation), (again.VirtualBytes, again.Generation));
-        ImageException smaller = await Assert.ThrowsAsync<ImageException>(() => image.GrowAsync(1 << 20));
-        Assert.Equal(SectorError.NotSupported, smaller.Error);
-        await Assert.ThrowsAsync<ImageException>(() => silo.Image("golden/disk").GrowAsync(128 << 20));
+        ImageException smaller = await Assert.ThrowsAsync<ImageException>(() => image.ResizeAsync(1 << 20, mayShrink: false));
+        Assert.Contains("smaller", smaller.Message);
+        await Assert.ThrowsAsync<ImageException>(() => silo.Image("golden/disk").ResizeAsync(128 << 20, mayShrink: true));
+        await image.ResizeAsync((64 << 20) - 512, mayShrink: true);
+        var cut = new TestBatch(opened, WriteOf((64 << 20) - 512, Filled(512, 3)));
+        await image.SubmitAsync(cut.Message);
+        Assert.Equal(SectorError.InvalidArgument, cut.Ended[0].Error);
+        Assert.Equal((64 << 20) - 512, (await image.OpenAsync(new OpenImage())).VirtualBytes);
         await image.CloseAsync();
         await Tool.RunAsync("qemu-io", "-f", "qcow2", "-c", "read -P 1 0 1M", "-c", "read -P 0 1M 62M", "-c", "read -P 2 63M 4k",
             silo.Pool.File("disk.qcow2"));

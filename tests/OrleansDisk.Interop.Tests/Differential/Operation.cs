@@ -52,7 +52,7 @@ internal readonly record struct Operation(OperationKind Kind, long Start = 0, in
                 await image.DiscardAsync(Start, Bytes);
                 break;
             case OperationKind.Grow:
-                await image.GrowAsync(Start);
+                await image.ResizeAsync(Start);
                 break;
             default:
                 await image.FlushAsync();

@@ -134,7 +134,7 @@ internal sealed class MutantPass(string path, byte[] bytes, int seed)
             await VerifyAsync(image);
             // Never so large that the L1 table alone would fill the file.
             if (_random.Next(3) == 0 && image.VirtualBytes < 1L << 34)
-                await TryAsync(() => image.GrowAsync(image.VirtualBytes + (_random.Next(2) == 0 ? 1 << 20 : 1 << 26)));
+                await TryAsync(() => image.ResizeAsync(image.VirtualBytes + (_random.Next(2) == 0 ? 1 << 20 : 1 << 26)));
         }
         finally
         {

@@ -29,7 +29,7 @@ public sealed class OverlappingTablesTests : IDisposable
             Qcow2CorruptException e =
                 await Assert.ThrowsAsync<Qcow2CorruptException>(() => image.WriteAsync(1 << 19, new byte[512]).AsTask());
             Assert.True(e.Message.Contains("Preventing invalid write on metadata", StringComparison.Ordinal), $"{what}: {e.Message}");
-            await Assert.ThrowsAsync<Qcow2FailedException>(() => image.GrowAsync(4 << 20));
+            await Assert.ThrowsAsync<Qcow2FailedException>(() => image.ResizeAsync(4 << 20));
             await image.CloseAsync();
         });
         before[79] |= 2; // the corrupt bit is all that may change

@@ -148,7 +148,7 @@ public sealed class SnapshotOperationTests
         await OnImageAsync(path, image => image.CreateSnapshotAsync(Named("small")));
         await OnImageAsync(path, async image =>
         {
-            await image.GrowAsync(5 << 20);
+            await image.ResizeAsync(5 << 20);
             await image.WriteAsync(4 << 20, Enumerable.Repeat((byte)0x66, 4096).ToArray());
             await image.CreateSnapshotAsync(Named("large"));
             await image.ApplySnapshotAsync("small");
@@ -172,7 +172,7 @@ public sealed class SnapshotOperationTests
         await OnImageAsync(path, image => image.CreateSnapshotAsync(Named("then")));
         byte[] then = [.. model];
         await ScribbleAsync(path, model, seed: 2, 4096);
-        await OnImageAsync(path, image => image.GrowAsync(2 << 20));
+        await OnImageAsync(path, image => image.ResizeAsync(2 << 20));
         foreach (SnapshotSelector selector in (SnapshotSelector[])[new() { IdOrName = "1" }, new() { Name = "then" }, new() { Id = "1", Name = "then" }])
         {
             await using Qcow2Image view = await Qcow2Image.OpenAsync(path, new Qcow2OpenOptions { Snapshot = selector });
@@ -211,7 +211,7 @@ public sealed class SnapshotOperationTests
             await image.ReadVmStateAsync(0, back);
             Assert.True(back.AsSpan().SequenceEqual(state));
             await image.CreateSnapshotAsync(Named("without"));
-            await image.GrowAsync(64 << 20);
+            await image.ResizeAsync(64 << 20);
             byte[] disk = new byte[1 << 20];
             await image.ReadAsync((1 << 20) + 512, disk);
             Assert.False(disk.AsSpan().ContainsAnyExcept((byte)0));

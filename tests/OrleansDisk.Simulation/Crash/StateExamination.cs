@@ -47,7 +47,7 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
         await using Qcow2Image image = await Qcow2Image.OpenAsync(view, options);
         await FindDecidingAsync(view, image);
         int sectors = (int)(image.VirtualBytes / SectorContent.Bytes);
-        if (sectors != model.SectorCount && sectors != model.GrowingTo)
+        if (sectors != model.SectorCount && sectors != model.ResizingTo)
             throw new SimulationFailure("I4", $"the disk has {sectors} sectors after a crash, not {model.SectorCount}");
         if (limits.Snapshots.Any)
         {

@@ -26,7 +26,7 @@ internal sealed class DiskModel
     public int SectorCount => _sectors.Count;
 
     /// <summary>Sectors that a size change under way would give, or null.</summary>
-    public int? GrowingTo { get; private set; }
+    public int? ResizingTo { get; private set; }
 
     /// <summary>The content of a sector that nothing above the backing chain holds.</summary>
     public IReadOnlyList<long> Backing { get; }
@@ -91,17 +91,16 @@ internal sealed class DiskModel
             sector.Flushed(begin);
     }
 
-    public void BeginGrow(int sectorCount) => GrowingTo = sectorCount;
+    public void BeginResize(int sectorCount) => ResizingTo = sectorCount;
 
-    /// <summary>A size change has ended; the new sectors are zeros, and both are on stable storage.</summary>
-    public void EndGrow(int sectorCount)
+    /// <summary>A size change has ended, and is on stable storage; new sectors are zeros.</summary>
+    public void EndResize(int sectorCount)
     {
-        while (_sectors.Count < sectorCount)
-            _sectors.Add(new SectorHistory(0));
-        GrowingTo = null;
+        SetSectorCount(sectorCount);
+        ResizingTo = null;
     }
 
-    public void FailGrow() => GrowingTo = null;
+    public void FailResize() => ResizingTo = null;
 
     /// <summary>Where in time a read that begins now starts, for each sector.</summary>
     public long[] BeginRead(long offset, long bytes)
@@ -156,9 +155,8 @@ internal sealed class DiskModel
     {
         _clock++;
         int count = disk.Length / SectorContent.Bytes;
-        while (_sectors.Count < count)
-            _sectors.Add(new SectorHistory(0));
-        GrowingTo = null;
+        SetSectorCount(count);
+        ResizingTo = null;
         for (int sector = 0; sector < count; sector++)
         {
             ReadOnlySpan<byte> bytes = disk.Slice(sector * SectorContent.Bytes, SectorContent.Bytes);
@@ -176,7 +174,7 @@ internal sealed class DiskModel
     /// <summary>A copy for what is tried and thrown away.</summary>
     public DiskModel Clone()
     {
-        var clone = new DiskModel([], Backing) { _clock = _clock, _lastWrite = _lastWrite, GrowingTo = GrowingTo };
+        var clone = new DiskModel([], Backing) { _clock = _clock, _lastWrite = _lastWrite, ResizingTo = ResizingTo };
         clone._sectors.AddRange(_sectors.Select(sector => sector.Clone()));
         foreach ((long content, byte[] bytes) in _mixtures)
             clone._mixtures.Add(content, bytes);
@@ -196,6 +194,13 @@ internal sealed class DiskModel
     {
         if (content < 0)
             _mixtures.TryAdd(content, bytes.ToArray());
+    }
+
+    private void SetSectorCount(int count)
+    {
+        while (_sectors.Count < count)
+            _sectors.Add(new SectorHistory(0));
+        _sectors.RemoveRange(count, _sectors.Count - count);
     }
 
     private long Merge(int sector, int from, ReadOnlySpan<byte> part)

@@ -17,6 +17,7 @@ internal static class OperationCatalog
         (8, _ => new FlushOperation()),
         (4, ExtentOperation.Draw),
         (2, GrowOperation.Draw),
+        (1, ShrinkOperation.Draw),
         (4, CreateSnapshotOperation.Draw),
         (3, DeleteSnapshotOperation.Draw),
         (2, ApplySnapshotOperation.Draw),

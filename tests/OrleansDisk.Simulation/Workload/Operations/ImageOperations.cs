@@ -1,28 +1,56 @@
+using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Simulation.Host;
 
 namespace OrleansDisk.Simulation.Workload.Operations;
 
-/// <summary>The disk grows; what is new reads as zeros, even where the backing file is longer.</summary>
-internal sealed record GrowOperation(int Sectors) : IOperation
+/// <summary>The disk grows; what is new reads as zeros, even where the backing file is longer or the disk was larger before.</summary>
+internal sealed record GrowOperation(int Sectors, Preallocation Preallocation) : IOperation
 {
     private const int MaxSectors = 4096;
 
-    public static GrowOperation Draw(OperationDraw draw) =>
-        new(1 + draw.Random.Next(draw.OneIn(3) ? draw.Shape.SectorCount : 2 * draw.Shape.ClusterSectorCount));
+    public static GrowOperation Draw(OperationDraw draw) => new(
+        1 + draw.Random.Next(draw.OneIn(3) ? draw.Shape.SectorCount : 2 * draw.Shape.ClusterSectorCount),
+        draw.OneIn(3) ? (Preallocation)draw.Random.Next(4) : Preallocation.Off);
 
     public async Task RunAsync(World world)
     {
         bool isRefused = world.Shape.Version == 2 && world.Snapshots.Any;
         int sectors = world.Model.SectorCount + Sectors;
-        if (world.Model.GrowingTo is not null || isRefused || sectors > Math.Max(MaxSectors, 2 * world.Shape.SectorCount))
+        if (world.Model.ResizingTo is not null || isRefused || sectors > Math.Max(MaxSectors, 2 * world.Shape.SectorCount))
             return;
-        world.Model.BeginGrow(sectors);
-        if (await world.TryChangeAsync(Sectors * 512L, image => new ValueTask(image.GrowAsync(sectors * 512L))))
-            world.Model.EndGrow(sectors);
+        world.Model.BeginResize(sectors);
+        if (await world.TryChangeAsync(Sectors * 512L, image => new ValueTask(image.ResizeAsync(sectors * 512L, Preallocation))))
+            world.Model.EndResize(sectors);
         else if (!world.Image.HasFailed)
-            world.Model.FailGrow();
+            world.Model.FailResize();
+    }
+}
+
+/// <summary>The disk becomes smaller, while nobody uses what is cut off.</summary>
+internal sealed record ShrinkOperation(int Sectors) : IOperation
+{
+    public static ShrinkOperation Draw(OperationDraw draw) =>
+        new(1 + draw.Random.Next(draw.OneIn(2) ? draw.Shape.SectorCount : 2 * draw.Shape.ClusterSectorCount));
+
+    public Timing Timing => Timing.Alone;
+
+    public async Task RunAsync(World world)
+    {
+        bool isRefused = world.Shape is { Version: 2, Fixture: >= 0 };
+        int sectors = world.Model.SectorCount - Sectors;
+        if (world.Model.ResizingTo is not null || isRefused || sectors < 1)
+            return;
+        world.Model.BeginResize(sectors);
+        bool succeeded = await world.TryChangeAsync(Sectors * 512L, image => new ValueTask(image.ResizeAsync(sectors * 512L)));
+        if (world.Image.HasFailed)
+            return; // the disk has the one size or the other
+        // The smaller size is on stable storage before anything is given back: what fails after that changes nothing of it.
+        if (succeeded || world.Image.VirtualBytes == sectors * 512L)
+            world.Model.EndResize(sectors);
+        else
+            world.Model.FailResize();
     }
 }
 
