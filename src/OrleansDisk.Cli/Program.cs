@@ -11,6 +11,7 @@ internal static class Program
     /// <summary>All commands, in the order of their names.</summary>
     public static IReadOnlyList<Command> Commands { get; } =
     [
+        AmendCommand.Command,
         BenchCommand.Command,
         CheckCommand.Command,
         CommitCommand.Command,

@@ -20,6 +20,9 @@ namespace OrleansDisk.Grains;
 [Reentrant, PreferLocalPlacement]
 public sealed partial class ImageGrain : Grain, IImageGrain
 {
+    /// <summary>Discarded space is back on the host after twice this time at most.</summary>
+    private static readonly TimeSpan _upkeepInterval = TimeSpan.FromSeconds(4);
+
     private readonly Pools _pools;
     private readonly ImageGrainOptions _options;
     private readonly OpenImages _openImages;
@@ -28,6 +31,7 @@ public sealed partial class ImageGrain : Grain, IImageGrain
     private string _keyText = "";
     private ImageKey _key;
     private HeldImage? _held;
+    private bool _isKeptUp;
 
     public ImageGrain(Pools pools, IOptions<ImageGrainOptions> options, OpenImages openImages, ILogger<ImageGrain> logger)
     {
@@ -188,8 +192,26 @@ public sealed partial class ImageGrain : Grain, IImageGrain
             RefcountCacheBytes = _options.RefcountCacheBytes,
         });
         _openImages.Add(held.Generation, held.Disk);
+        if (!_isKeptUp)
+            _ = this.RegisterGrainTimer(KeepUpAsync, _upkeepInterval, _upkeepInterval);
+        _isKeptUp = true;
         Log.Opened(_logger, _keyText, held.Generation, forWriting ? "reading and writing" : "reading");
         return held;
+    }
+
+    /// <summary>Gives discarded space back though no client flushes, and lets tables go that nobody uses.</summary>
+    private async Task KeepUpAsync(CancellationToken cancellationToken)
+    {
+        if (_held is not { Image: { IsReadOnly: false, HasFailed: false } } held)
+            return;
+        try
+        {
+            await held.Disk.Turns.RunAsync(() => held.Disk.KeepUpAsync(_upkeepInterval));
+        }
+        catch (Exception e) when (e is IOException or InvariantException)
+        {
+            // The image has stopped; clients hear of it with their next request.
+        }
     }
 
     /// <summary>Closes the image if it is open. Fails when not everything could be written back.</summary>

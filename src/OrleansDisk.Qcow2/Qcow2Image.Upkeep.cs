@@ -5,6 +5,9 @@ namespace OrleansDisk.Qcow2;
 /// <content>What whoever holds the image open does from time to time; the engine has no clock.</content>
 public sealed partial class Qcow2Image
 {
+    /// <summary>After how much time without use tables are to leave memory; zero: never.</summary>
+    public TimeSpan CacheCleanInterval => _metadata.CacheCleanInterval;
+
     /// <summary>
     /// Sets free what was discarded and waits for a write-back, so that its space comes back to the host though nobody
     /// flushes. Does nothing when nothing waits.

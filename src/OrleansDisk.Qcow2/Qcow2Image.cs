@@ -38,7 +38,7 @@ public sealed partial class Qcow2Image : IWritableDisk
         _reader = new GuestReader(metadata, _data, backing);
         _writer = new GuestWriter(metadata, _data, _reader);
         _zeroes = new GuestZeroes(metadata, _reader, _writer, backing is not null);
-        _resize = new DiskResize(metadata, backing, _writer, _zeroes);
+        _resize = new DiskResize(metadata, _data, backing, _writer, _zeroes);
         _compressedWriter = new CompressedWriter(metadata);
     }
 
@@ -214,11 +214,12 @@ public sealed partial class Qcow2Image : IWritableDisk
     /// Waits for what is under way, writes everything back, and lets go of the file. Calling it again does nothing.
     /// </summary>
     /// <exception cref="Qcow2FailedException">The last write-back failed; the locks are released all the same.</exception>
-    public Task CloseAsync() => _closing ??= CloseOnceAsync();
+    public Task CloseAsync() => _closing ??= CloseOnceAsync(last: null);
 
     public async ValueTask DisposeAsync() => await CloseAsync();
 
-    private async Task CloseOnceAsync()
+    /// <param name="last">Done with the file when nothing else touches it any more, or null.</param>
+    private async Task CloseOnceAsync(Func<IBlockFile, Task>? last)
     {
         using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
         _metadata.Gate.Leases.Revoke(); // never restored: the file is about to go
@@ -226,6 +227,11 @@ public sealed partial class Qcow2Image : IWritableDisk
         {
             if (!IsReadOnly && !_metadata.Health.HasFailed)
                 await GuardAsync(() => new ValueTask(_metadata.SettleAsync()));
+            if (last is not null)
+            {
+                await _metadata.IdleAsync();
+                await last(_file);
+            }
         }
         finally
         {

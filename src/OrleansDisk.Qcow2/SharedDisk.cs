@@ -16,6 +16,7 @@ public sealed class SharedDisk(IDiskSource source, IReadOnlyList<MapLayer> layer
     private int _runningCount;
     private TaskCompletionSource? _drained;
     private volatile bool _hasEnded;
+    private TimeSpan _sinceCleaning;
 
     public IDiskSource Source => source;
 
@@ -40,6 +41,33 @@ public sealed class SharedDisk(IDiskSource source, IReadOnlyList<MapLayer> layer
     {
         if (--_runningCount == 0)
             _drained?.TrySetResult();
+    }
+
+    /// <summary>
+    /// In a turn, from time to time: gives discarded space back to the host though nobody flushes, and lets tables go that
+    /// nobody uses.
+    /// </summary>
+    /// <param name="sinceLast">Time since the last call.</param>
+    /// <exception cref="Qcow2FailedException">A write failed; the image has stopped.</exception>
+    public async Task KeepUpAsync(TimeSpan sinceLast)
+    {
+        if (_hasEnded || Image is not { } image)
+            return;
+        Begin();
+        try
+        {
+            await image.ReclaimAsync();
+            _sinceCleaning += sinceLast;
+            if (image.CacheCleanInterval > TimeSpan.Zero && _sinceCleaning >= image.CacheCleanInterval)
+            {
+                _sinceCleaning = TimeSpan.Zero;
+                await image.DropUnusedTablesAsync();
+            }
+        }
+        finally
+        {
+            End();
+        }
     }
 
     /// <summary>In a turn: lets nothing more begin, waits for what is under way, and closes the disk.</summary>

@@ -69,6 +69,7 @@ internal static class NbdCommand
         try
         {
             var export = new DiskExport(options.ExportName, options.Description, disk, canMultiConnect: options.ClientLimit > 1);
+            using var upkeep = new DiskUpkeep(disk, TimeProvider.System);
             await ServeAsync(options, export, terminal);
         }
         finally

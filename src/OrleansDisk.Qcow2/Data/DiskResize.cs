@@ -5,7 +5,7 @@ using OrleansDisk.Qcow2.Metadata;
 namespace OrleansDisk.Qcow2.Data;
 
 /// <summary>Makes the disk of an image larger or smaller. The caller has the gate alone.</summary>
-internal sealed class DiskResize(ImageMetadata metadata, IDiskSource? backing, GuestWriter writer, GuestZeroes zeroes)
+internal sealed class DiskResize(ImageMetadata metadata, GuestData data, IDiskSource? backing, GuestWriter writer, GuestZeroes zeroes)
 {
     private readonly ClusterGeometry _geometry = metadata.Geometry;
 
@@ -96,7 +96,7 @@ internal sealed class DiskResize(ImageMetadata metadata, IDiskSource? backing, G
             HostRun run = await metadata.Allocator.ReserveFreshAsync(limit);
             try
             {
-                await FilePreallocation.RunAsync(metadata.File, _geometry.OffsetOf(run.First).Bytes, (long)run.Count << _geometry.ClusterBits, preallocation);
+                await FillAsync(cluster, run, preallocation);
                 await LinkAsync(cluster, run);
             }
             catch (Exception) when (!metadata.Health.HasFailed)
@@ -106,6 +106,19 @@ internal sealed class DiskResize(ImageMetadata metadata, IDiskSource? backing, G
             }
             cluster += run.Count;
         }
+    }
+
+    /// <summary>Prepares clusters that read as zeros; where zeros are not stored as zeros, they are written.</summary>
+    private async ValueTask FillAsync(GuestCluster first, HostRun run, Preallocation preallocation)
+    {
+        HostOffset host = _geometry.OffsetOf(run.First);
+        await FilePreallocation.RunAsync(metadata.File, host.Bytes, (long)run.Count << _geometry.ClusterBits, preallocation);
+        if (data.FreshClustersAreZero)
+            return;
+        byte[] zeros = new byte[_geometry.ClusterBytes];
+        for (int i = 0; i < run.Count; i++)
+            await data.WriteAsync(_geometry.OffsetOf(first + i), _geometry.OffsetOf(run.First + i), zeros);
+        metadata.Order.NoteDataWritten();
     }
 
     private async ValueTask LinkAsync(GuestCluster first, HostRun run)

@@ -122,6 +122,13 @@ internal sealed class ClusterAllocator
         return true;
     }
 
+    /// <summary>The refcount of a cluster that is in use.</summary>
+    public async ValueTask<ulong> ReadRefcountAsync(HostCluster cluster)
+    {
+        using TablePin pin = await PinBlockAsync(cluster);
+        return RefcountBlock.Get(pin.Table.Bytes, _geometry.RefcountOrder, _geometry.RefcountBlockIndex(cluster));
+    }
+
     /// <summary>Gives back reserved clusters to which nothing ever pointed.</summary>
     public async ValueTask AbandonAsync(HostCluster first, int count)
     {

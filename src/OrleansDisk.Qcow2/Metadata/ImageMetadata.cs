@@ -26,6 +26,7 @@ internal sealed partial class ImageMetadata
         _refcountTable = refcountTable;
         RunBeside = options.RunBeside;
         Discards = new DiscardPolicy(options);
+        CacheCleanInterval = options.CacheCleanInterval;
         Health = new ImageHealth(file) { Stopped = Gate.Leases.Revoke };
         Published = new PublishedSlices(l1.Count, header.Geometry);
         Freed = new FreedClusters(Gate);
@@ -71,6 +72,8 @@ internal sealed partial class ImageMetadata
     public FreedClusters Freed { get; }
 
     public DiscardPolicy Discards { get; }
+
+    public TimeSpan CacheCleanInterval { get; }
 
     public MetadataMap Map { get; }
 
@@ -270,6 +273,17 @@ internal sealed partial class ImageMetadata
         if (Geometry.OffsetOf(end).Bytes < File.LengthBytes && await Order.CutFileAsync(Geometry.OffsetOf(end).Bytes))
             Allocator.NoteCut(end);
     }
+
+    /// <summary>
+    /// Writes a table that snapshots share where it lies; the caller has the gate alone. What it leads to is on stable storage,
+    /// and each of its sectors may be the old one or the new one.
+    /// </summary>
+    /// <exception cref="Qcow2FailedException">It can't be written; the image has stopped.</exception>
+    public Task RewriteSharedTableAsync(HostOffset table, byte[] bytes) => Order.BetweenWriteBacksAsync(async () =>
+    {
+        await Order.WriteInPlaceAsync(table, bytes);
+        L2Tables.Forget(table);
+    });
 
     private Task WriteSizeAsync()
     {

@@ -69,6 +69,16 @@ internal sealed class L2Tables(
         }
     }
 
+    /// <summary>An entry of the L1 table.</summary>
+    public L1Entry EntryAt(int l1Index) => new(l1[l1Index]);
+
+    /// <summary>Lets go of what is cached of a table that snapshots share and that was changed in the file.</summary>
+    public void Forget(HostOffset table)
+    {
+        for (int slice = 0; slice < geometry.L2SliceCount; slice++)
+            cache.Forget(table + ((long)slice * geometry.L2SliceBytes));
+    }
+
     /// <summary>Takes a table out of the L1 table, whoever shares it; the caller has the gate alone.</summary>
     /// <param name="l1Index">Index of its L1 entry.</param>
     /// <param name="free">Gets each entry, whose clusters lose the reference that it had in them.</param>

@@ -102,6 +102,22 @@ internal sealed class WriteOrder
         }
     }
 
+    /// <summary>Writes a table over itself, and makes that durable; see <see cref="WriteHeaderAsync(IReadOnlyList{HeaderWrite})"/>.</summary>
+    public async Task WriteInPlaceAsync(HostOffset table, ReadOnlyMemory<byte> bytes)
+    {
+        _health.ThrowIfFailed();
+        try
+        {
+            await _file.FlushAsync();
+            await _file.WriteAsync(table.Bytes, bytes);
+            await _file.FlushAsync();
+        }
+        catch (BlockFileException e)
+        {
+            throw Failed(e);
+        }
+    }
+
     /// <summary>Cuts the file behind everything that is in use, and makes that durable.</summary>
     /// <returns>False if the file can't be cut.</returns>
     public async Task<bool> CutFileAsync(long bytes)
