@@ -9,7 +9,7 @@ namespace OrleansDisk.Qcow2;
 public sealed partial class Qcow2Image
 {
     /// <summary>Makes version 3 of an image of version 2.</summary>
-    internal Task UpgradeAsync() => ChangeAloneAsync(async () =>
+    internal Task UpgradeAsync() => AmendAloneAsync(async () =>
     {
         if (_metadata.Snapshots.Any(snapshot => snapshot.VirtualBytes is null))
         {
@@ -22,7 +22,7 @@ public sealed partial class Qcow2Image
     /// <summary>Makes version 2 of an image of version 3, as far as that can say the same.</summary>
     /// <param name="report">Told how much is done, from 0 to 1.</param>
     /// <exception cref="Qcow2Exception">It can't; the message says why.</exception>
-    internal Task DowngradeAsync(Action<double> report) => ChangeAloneAsync(async () =>
+    internal Task DowngradeAsync(Action<double> report) => AmendAloneAsync(async () =>
     {
         IReadOnlyList<SnapshotEntry> snapshots = _metadata.Snapshots;
         RefuseDowngrade(snapshots);
@@ -42,7 +42,7 @@ public sealed partial class Qcow2Image
     });
 
     /// <summary>Changes the header; see <see cref="Metadata.ImageMetadata.ReplaceHeaderAsync"/>.</summary>
-    internal Task ReplaceHeaderAsync(Func<Header, Header> change) => ChangeAloneAsync(() => _metadata.ReplaceHeaderAsync(change));
+    internal Task ReplaceHeaderAsync(Func<Header, Header> change) => AmendAloneAsync(() => _metadata.ReplaceHeaderAsync(change));
 
     /// <summary>Closes the image, and changes its file in the moment before it is let go.</summary>
     /// <exception cref="Qcow2Exception">The image is closed already.</exception>
@@ -67,7 +67,7 @@ public sealed partial class Qcow2Image
             throw new Qcow2Exception($"Cannot downgrade an image with incompatible features 0x{(ulong)others:x} set");
     }
 
-    private async Task ChangeAloneAsync(Func<Task> change)
+    private async Task AmendAloneAsync(Func<Task> change)
     {
         using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
         await GuardAsync(() =>
