@@ -72,7 +72,7 @@ internal static class CommitCommand
         }
         catch (CopyException e)
         {
-            throw new CommandFailedException(Shell.ShellText.ErrorOf(e.InnerException!));
+            throw new CommandFailedException($"Block job failed: {Shell.ShellText.ErrorOf(e.InnerException!)}");
         }
         if (!options.Has("d") && !options.Has("b") && layers[0].Source is Qcow2Image top)
             await top.MakeEmptyAsync();
@@ -91,7 +91,9 @@ internal static class CommitCommand
         {
             string name = layers[depth].Source.FileName;
             string? stored = (layers[depth - 1].Source as Qcow2Image)?.Header.BackingFile;
-            if (target == stored || target == name || Path.GetFullPath(target) == Path.GetFullPath(name))
+            // A relative name starts where the overlay is, as the names in images do.
+            string resolved = ImageInfo.ResolveBackingFile(layers[depth - 1].Source.FileName, target);
+            if (target == stored || Path.GetFullPath(resolved) == Path.GetFullPath(name))
                 return depth;
         }
         throw new CommandFailedException($"Did not find '{target}' in the backing chain of '{path}'");

@@ -72,7 +72,7 @@ internal static class RebaseCommand
         await using OpenedDisk disk = await Command.OpeningAsync(options.Operands[0], () => DiskOpener.OpenAsync(request));
         string? name = options.Value("b") is { Length: > 0 } given ? given : null;
         string? format = name is null ? null : options.Value("F");
-        if (options.Value("F") is { } asked and not ("qcow2" or "raw"))
+        if (options.Value("F") is { } asked and not ("qcow2" or "raw" or "file" or "host_device" or "nbd"))
             throw new CommandFailedException($"Invalid format name: '{asked}'");
         if (disk.Image is not { } image)
             throw Refused(name, "Operation not supported");

@@ -98,6 +98,8 @@ internal sealed class DiskOpener
         switch (driver)
         {
             case "copy-on-read":
+                if (access != ImageAccess.Write)
+                    throw new CommandFailedException("Block node is read-only");
                 return CopyOnRead(await OpenChildAsync("file", name, options, access, driver));
             case "compress":
                 return await OpenChildAsync("file", name, options, access, driver) is Qcow2Image image ? new CompressDisk(image)
@@ -113,7 +115,7 @@ internal sealed class DiskOpener
             case "null-co" or "null-aio":
                 return FileOpener.OpenNull(driver, options, access);
             case "nbd":
-                throw new CommandFailedException("opening NBD exports is not supported by this version; use qemu-nbd or nbdcopy");
+                return await NbdAddress.Take(name ?? options.Take("filename"), options).OpenAsync(access != ImageAccess.Write);
         }
         if (driver is not null && FileOpener.IsProtocol(driver))
         {
@@ -217,7 +219,7 @@ internal sealed class DiskOpener
             _image = image; // the last one: what lies below was opened before
             _files[image.FileName] = opened.File;
             if (opened.Blkdebug is { } blkdebug)
-                blkdebug.MetadataAt = image.MetadataAt;
+                await blkdebug.FollowAsync(image);
             return image;
         }
         catch when (backing is not null || dataFile is not null)

@@ -83,9 +83,10 @@ public sealed record HeaderExtension(HeaderExtensionType Type, byte[] Data)
     public IReadOnlyList<FeatureName> ParseFeatureNames()
     {
         var names = new List<FeatureName>();
-        for (int at = 0; at + FeatureName.RowBytes <= Data.Length; at += FeatureName.RowBytes)
+        // The last row may be cut off: what is missing of it is zeros.
+        for (int at = 0; at + 2 <= Data.Length; at += FeatureName.RowBytes)
         {
-            ReadOnlySpan<byte> text = Data.AsSpan(at + 2, FeatureName.RowBytes - 2);
+            ReadOnlySpan<byte> text = Data.AsSpan(at + 2, Math.Min(FeatureName.RowBytes, Data.Length - at) - 2);
             int end = text.IndexOf((byte)0);
             names.Add(new FeatureName(Data[at], Data[at + 1], Encoding.UTF8.GetString(end < 0 ? text : text[..end])));
         }

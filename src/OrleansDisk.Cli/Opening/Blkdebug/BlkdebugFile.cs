@@ -1,3 +1,6 @@
+using System.Buffers.Binary;
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Cli.Opening.Blkdebug;
@@ -75,6 +78,25 @@ internal sealed class BlkdebugFile(IBlockFile file, BlkdebugRules rules) : IBloc
     }
 
     public ValueTask DisposeAsync() => file.DisposeAsync();
+
+    /// <summary>
+    /// Tells events by an image's map from here on. An image that is only read has no map of its L2 tables: its L1 table
+    /// is asked.
+    /// </summary>
+    public async Task FollowAsync(Qcow2Image image)
+    {
+        MetadataAt = image.MetadataAt;
+        if (!image.IsReadOnly)
+            return;
+        Header header = image.Header;
+        byte[] l1 = new byte[header.L1EntryCount * sizeof(ulong)];
+        await file.ReadAsync(header.L1Table.Bytes, l1);
+        var tables = new HashSet<long>();
+        for (int at = 0; at < l1.Length; at += sizeof(ulong))
+            tables.Add(header.Geometry.ClusterOf(new L1Entry(BinaryPrimitives.ReadUInt64BigEndian(l1.AsSpan(at))).L2Table).Index);
+        MetadataAt = offset => image.MetadataAt(offset)
+            ?? (tables.Contains(header.Geometry.ClusterOf(new HostOffset(offset)).Index) ? "active L2 table" : null);
+    }
 
     /// <summary>The name of the metadata at an offset; empty for guest data, null when nobody can tell yet.</summary>
     private string? NameAt(long offset) => MetadataAt is null ? null : MetadataAt(offset) ?? "";
