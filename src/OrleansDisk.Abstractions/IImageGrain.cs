@@ -60,7 +60,7 @@ public interface IImageGrain : IGrainWithStringKey
     [Alias("ListSnapshots")]
     Task<ReadOnlyMemory<ImageSnapshot>> ListSnapshotsAsync();
 
-    /// <summary>Checks the image, open or not, without changing it. Requests to an open image wait meanwhile.</summary>
+    /// <summary>Checks the image, open or not, without changing it. Requests to an open image go on meanwhile.</summary>
     [Alias("Check"), ResponseTimeout("10:00:00")]
     Task<ImageCheckResult> CheckAsync();
 

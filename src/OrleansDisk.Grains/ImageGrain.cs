@@ -116,8 +116,7 @@ public sealed partial class ImageGrain : Grain, IImageGrain
             var options = new CheckOptions { MaxKeptFindings = 100 };
             if (_held is { } held)
             {
-                await held.Disk.Turns.RunAsync(() => held.Image.RunSettledAsync(
-                    async file => report = await ImageCheck.RunAsync(file, options)));
+                await held.Disk.Turns.RunAsync(async () => report = await held.Image.CheckAsync(options));
                 return;
             }
             await using var file = LocalBlockFile.Open(ExistingFile().Path, ImageAccess.Read);

@@ -1,3 +1,5 @@
+using OrleansDisk.Qcow2.Check;
+using OrleansDisk.Qcow2.Check.Repair;
 using OrleansDisk.Qcow2.Compression;
 using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Crypto;
@@ -100,7 +102,7 @@ public sealed partial class Qcow2Image : IWritableDisk
         try
         {
             if (!file.IsReadOnly)
-                header = await PrepareForWritingAsync(file, header);
+                header = await PrepareForWritingAsync(file, header, options);
             if (options.Snapshot is { } snapshot)
                 header = await ShowSnapshotAsync(file, header, snapshot);
             ImageMetadata metadata = await ImageMetadata.LoadAsync(file, dataFile, header, options);
@@ -226,7 +228,7 @@ public sealed partial class Qcow2Image : IWritableDisk
         try
         {
             if (!IsReadOnly && !_metadata.Health.HasFailed)
-                await GuardAsync(() => new ValueTask(_metadata.SettleAsync()));
+                await GuardAsync(SettleAndMarkCleanAsync);
             if (last is not null)
             {
                 await _metadata.IdleAsync();
@@ -247,13 +249,21 @@ public sealed partial class Qcow2Image : IWritableDisk
         }
     }
 
-    private static async Task<Header> PrepareForWritingAsync(IBlockFile file, Header header)
+    private async ValueTask SettleAndMarkCleanAsync()
+    {
+        await _metadata.SettleAsync();
+        await _metadata.MarkCleanAsync();
+    }
+
+    private static async Task<Header> PrepareForWritingAsync(IBlockFile file, Header header, Qcow2OpenOptions options)
     {
         FeatureCheck.RefuseUnwritable(header);
         if (header.Incompatible.HasFlag(IncompatibleFeatures.Dirty))
         {
-            throw new Qcow2UnsupportedException($"repairing '{file.Name}', which was not closed cleanly,",
-                "run qemu-img check -r all on it first");
+            RepairReport repaired = await ImageRepair.RunAsync(file, RepairKinds.All, new CheckOptions { OnFinding = options.Repairing, MaxKeptFindings = 0 });
+            if (repaired.Check.CheckErrorCount > 0)
+                throw new Qcow2Exception($"Could not repair dirty image '{file.Name}'; run a check of it to see why");
+            header = await HeaderReader.ReadAsync(file);
         }
         const AutoclearFeatures known = AutoclearFeatures.Bitmaps | AutoclearFeatures.RawExternalData;
         AutoclearFeatures kept = header.Autoclear & known;

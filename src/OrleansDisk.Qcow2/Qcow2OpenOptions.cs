@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Data;
@@ -63,6 +64,9 @@ public sealed record Qcow2OpenOptions
 
     /// <summary>Whether refcounts may be written late (lazy-refcounts), or null: what the image says.</summary>
     public bool? LazyRefcounts { get; init; }
+
+    /// <summary>Told what is found and done when an image that was not closed cleanly is repaired before it is written (dirty bit).</summary>
+    public Action<CheckFinding>? Repairing { get; init; }
 
     /// <summary>Which metadata is looked for wherever something is about to be written (overlap-check).</summary>
     public OverlapChecks OverlapChecks { get; init; } = OverlapChecks.Cached;

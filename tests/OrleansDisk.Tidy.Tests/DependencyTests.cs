@@ -30,6 +30,7 @@ public sealed partial class DependencyTests
     [InlineData("Metadata", "Data|Snapshots|Check|Operations")]
     [InlineData("Snapshots", "Data|Concurrency|Check|Operations")]
     [InlineData("Data", "Snapshots|Check|Operations")]
+    [InlineData("Check", "Metadata|Data|Snapshots|Concurrency|Operations")]
     public void A_folder_of_the_engine_uses_only_those_below_it(string folder, string above)
     {
         var forbidden = new Regex($@"^using OrleansDisk\.Qcow2\.({above})\b");
@@ -49,7 +50,9 @@ public sealed partial class DependencyTests
             && !line.File.EndsWith("WriteOrder.cs", StringComparison.Ordinal)
             // A new image is nobody's yet: its creation has barriers of its own. A raw file has no order to keep.
             && !line.File.EndsWith("CreateOperation.cs", StringComparison.Ordinal)
-            && !line.File.EndsWith("RawImage.cs", StringComparison.Ordinal)));
+            && !line.File.EndsWith("RawImage.cs", StringComparison.Ordinal)
+            // A repair has an image to itself that no engine may open.
+            && !line.File.EndsWith("RepairWriter.cs", StringComparison.Ordinal)));
 
     /// <summary>A failure lists the offenders.</summary>
     private static void AssertNone<T>(IEnumerable<T> offenders) => Assert.Empty(offenders);

@@ -2,6 +2,7 @@ using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Qcow2.Check;
+using OrleansDisk.Qcow2.Check.Repair;
 using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Cli.Commands;
@@ -18,14 +19,14 @@ internal static class CheckCommand
           -f FORMAT           qcow2; found out when not given
           --output=FORMAT     human (default) or json
           -q                  print findings only
-          -r, --repair=WHAT   leaks or all
+          -r, --repair=WHAT   leaks: free lost clusters; all: repair what can be repaired
           -T CACHE            cache mode; without effect
           -U, --force-share   check the image even while someone writes it
           --image-opts        FILE is a list of options: driver=qcow2,file.filename=...
           --object OBJECT     secret,id=ID,data=TEXT|file=FILE,format=raw|base64
 
         Exit code: 0 consistent, 1 the check could not be done, 2 corrupt, 3 leaked clusters only,
-        63 the format can't be checked. Nothing is repaired.
+        63 the format can't be checked. A repair that is interrupted does no harm: repair again.
         """;
 
     public static Command Command { get; } = new(
@@ -40,17 +41,19 @@ internal static class CheckCommand
     private static async Task<int> RunAsync(ParsedOptions options, Terminal terminal)
     {
         bool isJson = Command.WantsJson(options);
-        RefuseRepair(options.Value("repair"));
+        RepairKinds repair = ParseRepair(options.Value("repair"));
         string path = Command.SingleFile(options);
-        (CheckReport? report, bool isCheckable) = await Command.OpeningAsync(path, () => CheckAsync(path, options));
-        if (!isCheckable)
+        _ = CacheMode.Parse(options.Value("T") ?? "writeback", mode => $"Invalid source cache option: {mode}");
+        await using OpenedFile opened = await OpenAsync(path, options, repair);
+        if (opened.Format == "raw")
         {
             terminal.Error("This image format does not support checks");
             return NotSupported;
         }
+        (CheckReport report, RepairReport? repaired) = await CheckAsync(path, opened.File, repair, options, isJson, terminal);
         if (!options.Has("q"))
-            terminal.Write(isJson ? Json(path, report!) : Human(report!));
-        if (report!.CheckErrorCount > 0)
+            terminal.Write(isJson ? Json(path, report, repaired) : Human(report));
+        if (report.CheckErrorCount > 0)
         {
             terminal.Flush();
             terminal.Error("Check failed");
@@ -59,21 +62,60 @@ internal static class CheckCommand
         return report.CorruptionCount > 0 ? HasCorruptions : report.LeakCount > 0 ? HasLeaks : 0;
     }
 
-    private static void RefuseRepair(string? repair)
+    private static RepairKinds ParseRepair(string? repair) => repair switch
     {
-        if (repair is not (null or "leaks" or "all"))
-            throw new CommandLineException($"Unknown option value for -r (expecting 'leaks' or 'all'): {repair}");
-        if (repair is not null)
-            throw new CommandFailedException($"repairing is not supported by this version; use qemu-img check -r {repair}");
+        null => RepairKinds.None,
+        "leaks" => RepairKinds.Leaks,
+        "all" => RepairKinds.All,
+        _ => throw new CommandLineException($"Unknown option value for -r (expecting 'leaks' or 'all'): {repair}"),
+    };
+
+    private static async Task<OpenedFile> OpenAsync(string path, ParsedOptions options, RepairKinds repair)
+    {
+        if (repair != RepairKinds.None && options.Has("force-share"))
+            throw new CommandFailedException($"Could not open '{path}': force-share=on can only be used with read-only images");
+        ImageAccess access = repair == RepairKinds.None ? ImageAccess.Read : ImageAccess.Write;
+        return await Command.OpeningAsync(path, () => DiskOpener.OpenFileAsync(Command.RequestOf(options, path, access)));
     }
 
-    private static async Task<(CheckReport? Report, bool IsCheckable)> CheckAsync(string path, ParsedOptions options)
+    /// <summary>Checks, or repairs and checks what came of it.</summary>
+    private static async Task<(CheckReport Report, RepairReport? Repaired)> CheckAsync(
+        string path, IBlockFile file, RepairKinds repair, ParsedOptions options, bool isJson, Terminal terminal)
     {
-        await using OpenedFile opened = await DiskOpener.OpenFileAsync(Command.RequestOf(options, path, ImageAccess.Read));
-        if (opened.Format == "raw")
-            return (null, false);
         var checkOptions = new CheckOptions { OnFinding = f => Terminal.WriteError(f.Message), MaxKeptFindings = 0 };
-        return (await ImageCheck.RunAsync(opened.File, checkOptions), true);
+        if (repair == RepairKinds.None)
+            return (await Command.OpeningAsync(path, () => ImageCheck.RunAsync(file, checkOptions)), null);
+        RepairFailedException? failure = null;
+        RepairReport? repaired = await Command.OpeningAsync(path, async () =>
+        {
+            try
+            {
+                return await ImageRepair.RunAsync(file, repair, checkOptions);
+            }
+            catch (RepairFailedException e)
+            {
+                failure = e;
+                return null;
+            }
+        });
+        if (repaired is null)
+            throw new CommandFailedException("Check failed: Input/output error", failure!.Message);
+        if (!repaired.HasChanged)
+            return (repaired.Check, repaired);
+        if (!isJson && !options.Has("q"))
+        {
+            terminal.Write($"""
+                The following inconsistencies were found and repaired:
+
+                    {repaired.LeaksFixed} leaked clusters
+                    {repaired.CorruptionsFixed} corruptions
+
+                Double checking the fixed image now...
+
+                """);
+            terminal.Flush();
+        }
+        return (await ImageCheck.RunAsync(file, checkOptions), repaired);
     }
 
     private static string Human(CheckReport report)
@@ -102,15 +144,17 @@ internal static class CheckCommand
     }
 
     /// <summary>The keys come in the order in which QEMU's tables hold them; counts of 0 are left out.</summary>
-    private static string Json(string path, CheckReport report)
+    private static string Json(string path, CheckReport report, RepairReport? repaired)
     {
         JsonText json = new JsonText().Begin();
         AddCount("image-end-offset", report.ImageEndOffset);
         AddCount("compressed-clusters", report.CompressedClusters);
         AddCount("total-clusters", report.TotalClusters);
         AddCount("corruptions", report.CorruptionCount);
+        AddCount("corruptions-fixed", repaired?.CorruptionsFixed ?? 0);
         json.Value("check-errors", report.CheckErrorCount);
         AddCount("leaks", report.LeakCount);
+        AddCount("leaks-fixed", repaired?.LeaksFixed ?? 0);
         AddCount("allocated-clusters", report.AllocatedClusters);
         json.Value("filename", path).Value("format", "qcow2");
         AddCount("fragmented-clusters", report.FragmentedClusters);

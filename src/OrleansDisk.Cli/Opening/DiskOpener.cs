@@ -213,6 +213,7 @@ internal sealed class DiskOpener
                 OpenFile = OpenBackingFile,
                 EncryptionFormat = encryptionFormat,
                 Secret = secret,
+                Repairing = finding => Terminal.WriteError(finding.Message),
             };
             Qcow2OpenOptions options = Qcow2RuntimeOptions.Parse(opened.Options.TakeAll(), defaults);
             Qcow2Image image = await Qcow2Image.OpenAsync(opened.File, options);

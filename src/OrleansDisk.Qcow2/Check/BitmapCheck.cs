@@ -26,6 +26,7 @@ internal sealed class BitmapCheck(IBlockFile file, Header header, ReferenceCount
         }
         catch (Qcow2FormatException e)
         {
+            references.MarkIncomplete();
             log.Corruption($"ERROR {e.Message}");
             return;
         }
@@ -35,6 +36,7 @@ internal sealed class BitmapCheck(IBlockFile file, Header header, ReferenceCount
         {
             if (entries.Position + BitmapEntry.FixedBytes > bitmaps.DirectoryBytes)
             {
+                references.MarkIncomplete();
                 log.Corruption($"ERROR bitmap directory ends before entry {index}");
                 return;
             }
@@ -48,6 +50,7 @@ internal sealed class BitmapCheck(IBlockFile file, Header header, ReferenceCount
     {
         if (entry.TableOffset > long.MaxValue || !header.Geometry.IsAligned((long)entry.TableOffset))
         {
+            references.MarkIncomplete();
             log.Corruption($"ERROR bitmap {index} table offset=0x{entry.TableOffset:x}: not cluster aligned");
             return;
         }

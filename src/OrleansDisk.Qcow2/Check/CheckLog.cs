@@ -1,45 +1,59 @@
 namespace OrleansDisk.Qcow2.Check;
 
-/// <summary>Counts findings, passes them on, and keeps the first of them.</summary>
+/// <summary>How often each kind of finding was met.</summary>
+internal readonly record struct CheckCounts(long Leaks, long Corruptions, long CheckErrors);
+
+/// <summary>Counts findings and repairs, passes them on, and keeps the first of them.</summary>
 internal sealed class CheckLog(CheckOptions options)
 {
     private readonly List<CheckFinding> _kept = [];
 
     public IReadOnlyList<CheckFinding> Kept => _kept;
 
-    public long LeakCount { get; private set; }
+    /// <summary>What was found and is not repaired.</summary>
+    public CheckCounts Counts { get; set; }
 
-    public long CorruptionCount { get; private set; }
+    public long LeaksFixed { get; set; }
 
-    public long CheckErrorCount { get; private set; }
+    public long CorruptionsFixed { get; set; }
 
     public void Corruption(string message)
     {
-        CorruptionCount++;
+        Counts = Counts with { Corruptions = Counts.Corruptions + 1 };
         Note(CheckFindingKind.Corruption, message);
     }
 
     /// <summary>Something that could not be checked, <paramref name="count"/> times.</summary>
     public void CheckError(string message, long count = 1)
     {
-        CheckErrorCount += count;
+        Counts = Counts with { CheckErrors = Counts.CheckErrors + count };
         Note(CheckFindingKind.CheckError, message);
     }
 
+    /// <summary>A corruption that is repaired.</summary>
+    public void Repaired(string message)
+    {
+        CorruptionsFixed++;
+        Note(CheckFindingKind.Repair, message);
+    }
+
+    /// <summary>What a repair does.</summary>
+    public void Progress(string message) => Note(CheckFindingKind.Repair, message);
+
     /// <summary>A cluster's refcount is not the number of references to it.</summary>
-    public void RefcountMismatch(long cluster, ulong refcount, ulong references)
+    public void RefcountMismatch(long cluster, ulong refcount, ulong references, bool isRepaired)
     {
         bool isLeak = refcount > references;
-        if (isLeak)
-            LeakCount++;
+        if (isRepaired)
+            (LeaksFixed, CorruptionsFixed) = isLeak ? (LeaksFixed + 1, CorruptionsFixed) : (LeaksFixed, CorruptionsFixed + 1);
         else
-            CorruptionCount++;
+            Counts = isLeak ? Counts with { Leaks = Counts.Leaks + 1 } : Counts with { Corruptions = Counts.Corruptions + 1 };
         // A damaged refcount block can hold millions of these: no text that nobody reads.
         if (options.OnFinding is null && _kept.Count >= options.MaxKeptFindings)
             return;
-        string what = isLeak ? "Leaked" : "ERROR";
-        Note(isLeak ? CheckFindingKind.Leak : CheckFindingKind.Corruption,
-            $"{what} cluster {cluster} refcount={refcount} reference={references}");
+        string what = isRepaired ? "Repairing" : isLeak ? "Leaked" : "ERROR";
+        CheckFindingKind kind = isRepaired ? CheckFindingKind.Repair : isLeak ? CheckFindingKind.Leak : CheckFindingKind.Corruption;
+        Note(kind, $"{what} cluster {cluster} refcount={refcount} reference={references}");
     }
 
     private void Note(CheckFindingKind kind, string message)

@@ -13,6 +13,9 @@ public enum CheckFindingKind
 
     /// <summary>Something could not be checked.</summary>
     CheckError,
+
+    /// <summary>Something is being repaired.</summary>
+    Repair,
 }
 
 /// <summary>One thing that is wrong with an image.</summary>

@@ -17,6 +17,10 @@ internal sealed class MappingCheck
     private readonly TableReader _l1Reader;
     private readonly TableReader _l2Reader;
     private readonly Dictionary<long, ulong> _repeats = [];
+
+    /// <summary>Standard clusters from here on do not lie whole in the file, and are counted the slow way.</summary>
+    private readonly long _wholeEnd;
+    private readonly ulong _unusualMask;
     private long _nextContiguous;
 
     public MappingCheck(IBlockFile file, Header header, ReferenceCounts references, CheckLog log)
@@ -24,6 +28,9 @@ internal sealed class MappingCheck
         (_header, _geometry, _references, _log) = (header, header.Geometry, references, log);
         _l1Reader = new TableReader(file);
         _l2Reader = new TableReader(file);
+        _wholeEnd = file.LengthBytes - _geometry.ClusterBytes;
+        // In an entry of a standard cluster only the copied flag and an aligned offset are set.
+        _unusualMask = ~L2Entry.Data(new HostOffset(ClusterGeometry.HostOffsetLimit - _geometry.ClusterBytes), copied: true).Raw;
     }
 
     public long AllocatedClusters { get; private set; }
@@ -31,6 +38,15 @@ internal sealed class MappingCheck
     public long FragmentedClusters { get; private set; }
 
     public long CompressedClusters { get; private set; }
+
+    /// <summary>Whether some entry of the active tables leads somewhere without a copied flag.</summary>
+    public bool HasUncopied { get; private set; }
+
+    /// <summary>Whether unaligned zero clusters are going to be repaired, and so are not counted.</summary>
+    public bool RepairsZeroClusters { get; init; }
+
+    /// <summary>L2 tables with unaligned zero clusters, where <see cref="RepairsZeroClusters"/>.</summary>
+    public List<long> TablesToRepair { get; } = [];
 
     /// <summary>Counts an L1 table and all below it; the active one also gives the statistics.</summary>
     public async Task CountL1TableAsync(long offset, long entryCount, bool isActive)
@@ -58,8 +74,13 @@ internal sealed class MappingCheck
     {
         foreach ((long table, ulong times) in _repeats)
         {
-            if (times > 0)
-                await ScanL2TableAsync(table, entry => AddReference(entry, times));
+            if (times == 0)
+                continue;
+            await ScanL2TableAsync(table, window =>
+            {
+                for (int index = 0; index < window.Length / _geometry.L2EntryBytes; index++)
+                    AddReference(L2Entry.Read(window, index, _geometry), times);
+            });
         }
     }
 
@@ -73,11 +94,14 @@ internal sealed class MappingCheck
                 _log.Corruption($"ERROR found L1 entry with the copied flag but without an L2 table: {entry.Raw:x}");
             return;
         }
+        HasUncopied |= isActive && !entry.IsCopied;
         long table = entry.L2Table.Bytes;
         _references.Add(table, _geometry.ClusterBytes, ClusterUse.L2Table);
         if (!_geometry.IsAligned(table))
         {
             _log.Corruption($"ERROR l2_offset={table:x}: Table is not cluster aligned; L1 entry corrupted");
+            _references.MarkIncomplete();
+            HasUncopied = true;
             return;
         }
         if (!_repeats.TryAdd(table, 0))
@@ -86,35 +110,78 @@ internal sealed class MappingCheck
             return;
         }
         _nextContiguous = 0;
-        await ScanL2TableAsync(table, l2Entry =>
-        {
-            Examine(l2Entry);
-            AddReference(l2Entry, 1);
-            if (isActive)
-                AddToStatistics(l2Entry);
-        });
+        bool mustRepair = false;
+        await ScanL2TableAsync(table, window => mustRepair |= CountL2Entries(window, isActive));
+        if (mustRepair)
+            TablesToRepair.Add(table);
     }
 
-    private async ValueTask ScanL2TableAsync(long table, Action<L2Entry> visit)
+    private async ValueTask ScanL2TableAsync(long table, VisitEntries visit)
     {
         long bytes = _l2Reader.ReadableBytes(table, _geometry.ClusterBytes);
         for (long at = 0; at < bytes;)
         {
             ReadOnlyMemory<byte> window = await _l2Reader.ReadAsync(table + at, bytes - at);
-            ReadOnlySpan<byte> span = window.Span;
-            for (int index = 0; index < span.Length / _geometry.L2EntryBytes; index++)
-            {
-                var entry = L2Entry.Read(span, index, _geometry);
-                if (entry != L2Entry.Unallocated)
-                    visit(entry);
-            }
+            visit(window.Span);
             at += window.Length;
         }
     }
 
-    private void Examine(L2Entry entry)
+    /// <summary>Counts entries as they lie in an L2 table, and says whether one of them is to be repaired.</summary>
+    private bool CountL2Entries(ReadOnlySpan<byte> window, bool isActive)
     {
+        bool mustRepair = false;
+        int step = _geometry.L2EntryBytes;
+        bool isPlain = !_geometry.HasSubclusters && !_geometry.HasExternalData;
+        for (int at = 0; at + step <= window.Length; at += step)
+        {
+            ulong raw = BinaryPrimitives.ReadUInt64BigEndian(window[at..]);
+            if (isPlain)
+            {
+                if (raw == 0)
+                    continue;
+                // What nearly all entries are: a whole standard cluster, and nothing else to say of it.
+                var entry = new L2Entry(raw);
+                if ((raw & _unusualMask) == 0 && entry.Host.Bytes is not 0 and long host && host <= _wholeEnd)
+                {
+                    _references.AddData(host >> _geometry.ClusterBits);
+                    if (isActive)
+                        AddToStatistics(host, entry.IsCopied);
+                    continue;
+                }
+            }
+            mustRepair |= CountUnusual(L2Entry.Read(window[at..], 0, _geometry), isActive);
+        }
+        return mustRepair;
+    }
+
+    private bool CountUnusual(L2Entry entry, bool isActive)
+    {
+        if (entry == L2Entry.Unallocated)
+            return false;
+        if (!Examine(entry))
+            return true;
+        AddReference(entry, 1);
+        if (!isActive)
+            return false;
         if (entry.Kind(_geometry) == ClusterKind.Compressed)
+        {
+            AllocatedClusters++;
+            CompressedClusters++;
+            FragmentedClusters++;
+        }
+        else if (entry.HasHost(_geometry))
+        {
+            AddToStatistics(entry.Host.Bytes, entry.IsCopied);
+        }
+        return false;
+    }
+
+    /// <summary>Looks for what is wrong with an entry by itself. False: it is going to say zero and nothing else.</summary>
+    private bool Examine(L2Entry entry)
+    {
+        ClusterKind kind = entry.Kind(_geometry);
+        if (kind == ClusterKind.Compressed)
         {
             SubclusterCheck.ExamineCompressed(entry, _log);
             if (_geometry.HasExternalData)
@@ -124,20 +191,26 @@ internal sealed class MappingCheck
                 _log.Corruption($"ERROR: coffset=0x{entry.Compressed(_geometry).Start.Bytes:x}: "
                     + "copied flag must never be set for compressed clusters");
             }
-            return;
+            return true;
         }
         if ((entry.Raw & L2Entry.ReservedMask) != 0)
             _log.Corruption($"ERROR found l2 entry with reserved bits set: {entry.Raw:x}");
         SubclusterCheck.Examine(entry, _geometry, _log);
-        if (entry.Kind(_geometry) is ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated && _header.Version < 3)
+        if (kind is ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated && _header.Version < 3)
             _log.Corruption($"ERROR found zero cluster entry in an image of version 2: {entry.Raw:x}");
-        if (entry.HasHost(_geometry) && !_geometry.IsAligned(entry.Host.Bytes))
+        if (!entry.HasHost(_geometry) || _geometry.IsAligned(entry.Host.Bytes))
+            return true;
+        if (!entry.IsUnalignedZero(_geometry))
         {
-            bool isData = _geometry.HasSubclusters ? entry.Bitmap.Allocated != 0 : entry.Kind(_geometry) == ClusterKind.Data;
-            string what = isData ? "Data" : "Preallocated";
-            _log.Corruption($"ERROR offset={entry.Host.Bytes:x}: {what} cluster is not properly aligned; "
-                + "L2 entry corrupted.");
+            _log.Corruption($"ERROR offset={entry.Host.Bytes:x}: Data cluster is not properly aligned; L2 entry corrupted.");
+            return true;
         }
+        string finding = $"offset={entry.Host.Bytes:x}: Preallocated cluster is not properly aligned; L2 entry corrupted.";
+        if (RepairsZeroClusters)
+            _log.Repaired($"Repairing {finding}");
+        else
+            _log.Corruption($"ERROR {finding}");
+        return !RepairsZeroClusters;
     }
 
     private void AddReference(L2Entry entry, ulong times)
@@ -149,26 +222,20 @@ internal sealed class MappingCheck
             CompressedExtent extent = entry.Compressed(_geometry);
             _references.Add(extent.Start.Bytes, extent.Bytes, ClusterUse.CompressedData, times);
         }
-        else if (entry.HasHost(_geometry))
+        else if (entry.HasHost(_geometry) && !(RepairsZeroClusters && entry.IsUnalignedZero(_geometry)))
         {
             _references.Add(entry.Host.Bytes, _geometry.ClusterBytes, ClusterUse.Data, times);
         }
     }
 
-    private void AddToStatistics(L2Entry entry)
+    private void AddToStatistics(long host, bool isCopied)
     {
-        if (entry.Kind(_geometry) == ClusterKind.Compressed)
-        {
-            AllocatedClusters++;
-            CompressedClusters++;
+        HasUncopied |= !isCopied;
+        AllocatedClusters++;
+        if (_nextContiguous != 0 && host != _nextContiguous)
             FragmentedClusters++;
-        }
-        else if (entry.HasHost(_geometry))
-        {
-            AllocatedClusters++;
-            if (_nextContiguous != 0 && entry.Host.Bytes != _nextContiguous)
-                FragmentedClusters++;
-            _nextContiguous = entry.Host.Bytes + _geometry.ClusterBytes;
-        }
+        _nextContiguous = host + _geometry.ClusterBytes;
     }
+
+    private delegate void VisitEntries(ReadOnlySpan<byte> window);
 }

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using OrleansDisk.Qcow2.Check.Repair;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 
@@ -15,10 +16,17 @@ internal sealed class RefcountCheck(IBlockFile file, Header header, ReferenceCou
     private readonly TableReader _blockReader = new(file);
     private readonly Dictionary<long, byte[]> _pages = [];
     private readonly HashSet<long> _comparedBlocks = [];
+    private readonly HashSet<long> _soundRanges = [];
     private long _lastUsedCluster = -1;
 
     /// <summary>Bytes up to the end of the last cluster with a refcount or a reference.</summary>
     public long ImageEndOffset => (_lastUsedCluster + 1) << _geometry.ClusterBits;
+
+    /// <summary>Whether refcounts can only be put right by new blocks and a new table.</summary>
+    public bool NeedsRebuild { get; private set; }
+
+    /// <summary>Whether the refcounts that are stored now are the references that were counted.</summary>
+    public bool IsRight { get; private set; } = true;
 
     private enum BlockState
     {
@@ -29,63 +37,83 @@ internal sealed class RefcountCheck(IBlockFile file, Header header, ReferenceCou
     }
 
     /// <summary>Counts the references to the refcount table and its blocks.</summary>
-    public async Task CountTableAsync()
+    /// <param name="extend">
+    /// Makes the file long enough for a block outside of it, or says that it can't; null when nothing is to be repaired.
+    /// </param>
+    public async Task CountTableAsync(Func<HostOffset, ValueTask<bool>>? extend)
     {
         long bytes = (long)header.RefcountTableClusters * _geometry.ClusterBytes;
         references.Add(header.RefcountTable.Bytes, bytes, ClusterUse.RefcountTable);
-        await ForEachEntryAsync((index, entry) =>
+        await ForEachEntryAsync(async (index, entry) =>
         {
             if ((entry.Raw & RefcountTableEntry.ReservedMask) != 0)
             {
                 log.Corruption($"ERROR refcount table entry {index} has reserved bits set");
-                return ValueTask.CompletedTask;
+                NeedsRebuild = true;
+                return;
             }
             switch (StateOf(entry))
             {
                 case BlockState.Unaligned:
                     log.Corruption($"ERROR refcount block {index} is not cluster aligned; refcount table entry corrupted");
+                    NeedsRebuild = true;
                     break;
-                case BlockState.OutsideImage:
+                case BlockState.OutsideImage when extend is null:
                     log.Corruption($"ERROR refcount block {index} is outside image");
                     break;
+                case BlockState.OutsideImage:
+                    log.Progress($"Repairing refcount block {index} is outside image");
+                    await ExtendAsync(index, entry, extend);
+                    break;
                 case BlockState.Sound:
-                    references.Add(entry.Block.Bytes, _geometry.ClusterBytes, ClusterUse.RefcountBlock);
-                    ulong count = references[_geometry.ClusterOf(entry.Block).Index];
-                    if (count != 1)
-                        log.Corruption($"ERROR refcount block {index} refcount={count}");
+                    CountBlock(index, entry);
                     break;
             }
-            return ValueTask.CompletedTask;
         });
     }
 
     /// <summary>Compares stored refcounts with the references counted; call it when all of them are.</summary>
-    public async Task CompareAsync()
+    /// <param name="kinds">Which refcounts are put right where they are stored.</param>
+    /// <param name="writer">Writes them.</param>
+    public async Task CompareAsync(RepairKinds kinds, RepairWriter? writer)
     {
+        _comparedBlocks.Clear();
+        IsRight = !NeedsRebuild;
+        _lastUsedCluster = -1;
         long compared = 0;
+        bool hasGaps = references.PageIndexes.Any(page => !_soundRanges.Contains(page >> (_geometry.RefcountBlockBits - ReferenceCounts.PageBits)));
         await ForEachEntryAsync(async (index, entry) =>
         {
             long first = index << _geometry.RefcountBlockBits;
             long end = Math.Min(first + _geometry.RefcountBlockEntryCount, references.ClusterCount);
             if (first >= end)
                 return;
-            CompareWithoutBlock(compared, first);
+            if (hasGaps)
+                CompareWithoutBlock(compared, first);
             compared = end;
             switch (StateOf(entry))
             {
                 case BlockState.Unaligned:
+                    IsRight = false;
                     log.CheckError($"Can't get refcount for clusters {first} to {end - 1}: Input/output error", end - first);
                     break;
                 // Who shares a block is reported already, and can't be right about both ranges.
                 case BlockState.Sound when _comparedBlocks.Add(entry.Block.Bytes):
-                    await CompareBlockAsync(entry.Block, first, end);
+                    await CompareBlockAsync(entry.Block, first, end, kinds, writer);
                     break;
-                case BlockState.OutsideImage:
+                case BlockState.OutsideImage when hasGaps:
                     CompareWithoutBlock(first, end);
                     break;
             }
         });
-        CompareWithoutBlock(compared, references.ClusterCount);
+        if (hasGaps)
+            CompareWithoutBlock(compared, references.ClusterCount);
+        _pages.Clear(); // what is stored may have changed
+    }
+
+    /// <summary>Reports clusters that serve two purposes though their refcounts are as if that were right.</summary>
+    public async Task ReportOverlapsAsync()
+    {
         foreach ((long cluster, (ClusterUse used, ClusterUse again)) in references.Overlaps)
         {
             // Where the counts differ that was reported; where they agree, only this tells.
@@ -115,44 +143,125 @@ internal sealed class RefcountCheck(IBlockFile file, Header header, ReferenceCou
         return RefcountBlock.Get(page.Span, _geometry.RefcountOrder, (int)(inPage % refcountsPerPage));
     }
 
+    /// <summary>Where the table's blocks lie, sound ones and others: what new ones must not be written over.</summary>
+    public async Task<HashSet<long>> OccupiedAsync()
+    {
+        var clusters = new HashSet<long>();
+        long tableBytes = (long)header.RefcountTableClusters * _geometry.ClusterBytes;
+        AddClusters(header.RefcountTable.Bytes, _tableReader.ReadableBytes(header.RefcountTable.Bytes, tableBytes));
+        await ForEachEntryAsync((_, entry) =>
+        {
+            if (entry.IsAllocated && entry.Raw <= long.MaxValue)
+                AddClusters(entry.Block.Bytes, _tableReader.ReadableBytes(entry.Block.Bytes, _geometry.ClusterBytes));
+            return ValueTask.CompletedTask;
+        });
+        return clusters;
+
+        void AddClusters(long offset, long bytes)
+        {
+            for (long cluster = offset >> _geometry.ClusterBits; bytes > 0 && cluster <= (offset + bytes - 1) >> _geometry.ClusterBits; cluster++)
+                clusters.Add(cluster);
+        }
+    }
+
+    private async ValueTask ExtendAsync(long index, RefcountTableEntry entry, Func<HostOffset, ValueTask<bool>> extend)
+    {
+        if (await extend(entry.Block))
+        {
+            log.CorruptionsFixed++;
+            CountBlock(index, entry);
+            return;
+        }
+        // A new table will not have it.
+        log.Counts = log.Counts with { Corruptions = log.Counts.Corruptions + 1 };
+        NeedsRebuild = true;
+    }
+
+    private void CountBlock(long index, RefcountTableEntry entry)
+    {
+        if (!entry.IsAllocated)
+            return;
+        references.Add(entry.Block.Bytes, _geometry.ClusterBytes, ClusterUse.RefcountBlock);
+        _soundRanges.Add(index);
+        ulong count = references[_geometry.ClusterOf(entry.Block).Index];
+        if (count == 1)
+            return;
+        log.Corruption($"ERROR refcount block {index} refcount={count}");
+        NeedsRebuild = true;
+    }
+
     private BlockState StateOf(RefcountTableEntry entry)
     {
         if (!entry.IsAllocated)
             return BlockState.None;
-        if (entry.Raw > long.MaxValue || _geometry.ClusterOf(entry.Block).Index >= references.ClusterCount)
-            return BlockState.OutsideImage;
-        return _geometry.IsAligned(entry.Block.Bytes) ? BlockState.Sound : BlockState.Unaligned;
+        if (!_geometry.IsAligned(entry.Block.Bytes))
+            return BlockState.Unaligned;
+        bool isInside = entry.Raw <= long.MaxValue && _geometry.ClusterOf(entry.Block).Index < references.ClusterCount;
+        return isInside ? BlockState.Sound : BlockState.OutsideImage;
     }
 
-    private async Task CompareBlockAsync(HostOffset block, long first, long end)
+    private async Task CompareBlockAsync(HostOffset block, long first, long end, RepairKinds kinds, RepairWriter? writer)
     {
         int blockBytes = _geometry.ClusterBytes;
         long at = 0;
         for (long cluster = first; cluster < end;)
         {
-            ReadOnlyMemory<byte> window = await _blockReader.ReadAsync(block.Bytes + at, blockBytes - at);
+            Memory<byte> window = await _blockReader.ReadAsync(block.Bytes + at, blockBytes - at);
             int count = (int)Math.Min(end - cluster, ((long)window.Length * 8) >> _geometry.RefcountOrder);
-            for (int i = 0; i < count; i++)
-                Compare(cluster + i, RefcountBlock.Get(window.Span, _geometry.RefcountOrder, i));
+            if (CompareWindow(window.Span, cluster, count, kinds))
+                await writer!.WriteAsync(block.Bytes + at, window);
             cluster += count;
             at += window.Length;
         }
     }
 
+    /// <summary>Compares refcounts as they are stored, page by page, and says whether some were put right.</summary>
+    private bool CompareWindow(Span<byte> window, long cluster, int count, RepairKinds kinds)
+    {
+        bool changed = false;
+        int order = _geometry.RefcountOrder;
+        for (int done = 0; done < count; done += ReferenceCounts.PageClusterCount)
+        {
+            int pageCount = Math.Min(ReferenceCounts.PageClusterCount, count - done);
+            Span<byte> stored = window.Slice((done << order) >> 3, ((pageCount << order) + 7) >> 3);
+            ReadOnlySpan<ushort> cells = references.PageAt((cluster + done) >> ReferenceCounts.PageBits);
+            if (cells.IsEmpty && !stored.ContainsAnyExcept((byte)0))
+                continue;
+            for (int i = 0; i < pageCount; i++)
+            {
+                ulong refcount = RefcountBlock.Get(stored, order, i);
+                ulong counted = cells.IsEmpty ? 0 : references.CountOf(cells[i], cluster + done + i);
+                if ((refcount | counted) != 0)
+                    _lastUsedCluster = Math.Max(_lastUsedCluster, cluster + done + i);
+                if (refcount != counted && Mismatch(cluster + done + i, refcount, counted, kinds))
+                {
+                    RefcountBlock.Set(stored, order, i, counted);
+                    changed = true;
+                }
+            }
+        }
+        return changed;
+    }
+
     private void CompareWithoutBlock(long first, long end)
     {
         foreach (long cluster in references.ReferencedClusters(first, end))
-            Compare(cluster, 0);
+        {
+            _lastUsedCluster = Math.Max(_lastUsedCluster, cluster);
+            _ = Mismatch(cluster, 0, references[cluster], RepairKinds.None);
+        }
     }
 
-    private void Compare(long cluster, ulong refcount)
+    /// <summary>Reports a refcount that is wrong; true when it is to be put right.</summary>
+    private bool Mismatch(long cluster, ulong refcount, ulong counted, RepairKinds kinds)
     {
-        ulong counted = references[cluster];
-        if (refcount == 0 && counted == 0)
-            return;
-        _lastUsedCluster = Math.Max(_lastUsedCluster, cluster);
-        if (refcount != counted)
-            log.RefcountMismatch(cluster, refcount, counted);
+        bool isLeak = refcount > counted;
+        NeedsRebuild |= refcount == 0;
+        bool repairs = isLeak ? kinds.HasFlag(RepairKinds.Leaks) && references.IsComplete
+            : kinds.HasFlag(RepairKinds.Errors) && refcount > 0;
+        log.RefcountMismatch(cluster, refcount, counted, repairs);
+        IsRight &= repairs;
+        return repairs;
     }
 
     /// <summary>Visits the entries of the refcount table that are not 0.</summary>

@@ -24,8 +24,8 @@ internal enum ClusterUse : byte
 /// </summary>
 internal sealed class ReferenceCounts(ClusterGeometry geometry, long fileBytes, CheckLog log)
 {
-    private const int PageBits = 6;
-    private const int PageClusterCount = 1 << PageBits;
+    public const int PageBits = 6;
+    public const int PageClusterCount = 1 << PageBits;
     private const int CountMask = 0xfff;
     private const int UseShift = 12;
 
@@ -37,9 +37,60 @@ internal sealed class ReferenceCounts(ClusterGeometry geometry, long fileBytes, 
     private readonly Dictionary<long, (ClusterUse First, ClusterUse Second)> _overlaps = [];
     private ushort[] _lastPage = [];
     private long _lastPageIndex = -1;
+    private long _fileBytes = fileBytes;
 
     /// <summary>Clusters of the file, a partial one at its end included.</summary>
-    public long ClusterCount { get; } = geometry.ClusterCount(fileBytes);
+    public long ClusterCount => geometry.ClusterCount(_fileBytes);
+
+    /// <summary>
+    /// Whether nothing with a copied flag (L2 tables, standard clusters) was counted twice, or lies past the end: every
+    /// copied flag is then right that is set, once the refcounts are known to be.
+    /// </summary>
+    public bool HasSingleOwnersOnly { get; private set; } = true;
+
+    /// <summary>
+    /// Whether everything could be followed. Where a table was not, clusters that it references look as if nobody did:
+    /// no repair may take their refcounts away.
+    /// </summary>
+    public bool IsComplete { get; private set; } = true;
+
+    public void MarkIncomplete() => IsComplete = false;
+
+    /// <summary>The file has become longer.</summary>
+    public void Extend(long bytes) => _fileBytes = Math.Max(_fileBytes, bytes);
+
+    /// <summary>Numbers of the pages in which something is referenced, in any order.</summary>
+    public IEnumerable<long> PageIndexes => _pages.Keys;
+
+    /// <summary>The cells of a page, for <see cref="CountOf"/>, or none when nothing in it is referenced.</summary>
+    public ReadOnlySpan<ushort> PageAt(long index) => _pages.TryGetValue(index, out ushort[]? page) ? page : default;
+
+    /// <summary>The count in a page's cell.</summary>
+    public ulong CountOf(ushort cell, long cluster) =>
+        (cell & CountMask) == CountMask ? _largeCounts[cluster] : (ulong)(cell & CountMask);
+
+    /// <summary>Whether a cluster serves one purpose, and this is it.</summary>
+    public bool IsOnly(ClusterUse use, long cluster) => _overlaps.Count < MaxOverlapCount && !_overlaps.ContainsKey(cluster)
+        && _pages.TryGetValue(cluster >> PageBits, out ushort[]? page)
+        && (ClusterUse)(page[cluster & (PageClusterCount - 1)] >> UseShift) == use;
+
+    /// <summary>Adds a reference to a standard cluster, aligned and inside the file.</summary>
+    public void AddData(long cluster)
+    {
+        ref ushort cell = ref Page(cluster >> PageBits)[cluster & (PageClusterCount - 1)];
+        if (cell == 0)
+            cell = ((int)ClusterUse.Data << UseShift) | 1;
+        else
+            Add(cluster, ClusterUse.Data, 1);
+    }
+
+    /// <summary>Keeps a refcount where not everything that could hold references was followed.</summary>
+    public void RaiseTo(long cluster, ulong refcount)
+    {
+        ulong count = this[cluster];
+        if (refcount > count)
+            Add(cluster, ClusterUse.None, refcount - count);
+    }
 
     /// <summary>Clusters that serve two purposes that can't share one.</summary>
     public IReadOnlyDictionary<long, (ClusterUse First, ClusterUse Second)> Overlaps => _overlaps;
@@ -50,8 +101,9 @@ internal sealed class ReferenceCounts(ClusterGeometry geometry, long fileBytes, 
     {
         if (bytes <= 0)
             return false;
-        if (bytes > long.MaxValue - offset || offset + bytes - fileBytes >= geometry.ClusterBytes)
+        if (bytes > long.MaxValue - offset || offset + bytes - _fileBytes >= geometry.ClusterBytes)
         {
+            HasSingleOwnersOnly = false;
             log.Corruption("ERROR: counting reference for region exceeding the end of the file by one cluster or more: "
                 + $"offset 0x{offset:x} size 0x{bytes:x}");
             return true;
@@ -69,8 +121,7 @@ internal sealed class ReferenceCounts(ClusterGeometry geometry, long fileBytes, 
         {
             if (!_pages.TryGetValue(cluster >> PageBits, out ushort[]? page))
                 return 0;
-            int count = page[cluster & (PageClusterCount - 1)] & CountMask;
-            return count == CountMask ? _largeCounts[cluster] : (ulong)count;
+            return CountOf(page[cluster & (PageClusterCount - 1)], cluster);
         }
     }
 
@@ -99,6 +150,8 @@ internal sealed class ReferenceCounts(ClusterGeometry geometry, long fileBytes, 
         var before = (ClusterUse)(cell >> UseShift);
         int small = cell & CountMask;
         ulong count = small == CountMask ? _largeCounts[cluster] : (ulong)small;
+        if (count > 0 && (use is ClusterUse.Data or ClusterUse.L2Table || before is ClusterUse.Data or ClusterUse.L2Table))
+            HasSingleOwnersOnly = false;
         if (geometry.MaxRefcount - count < times)
         {
             log.Corruption($"ERROR: overflow cluster offset=0x{cluster << geometry.ClusterBits:x}\n"
@@ -115,7 +168,7 @@ internal sealed class ReferenceCounts(ClusterGeometry geometry, long fileBytes, 
         ClusterUse kept = before == ClusterUse.None ? use : before;
         cell = (ushort)(((int)kept << UseShift) | (int)Math.Min(count, CountMask));
         // Tables and data may be shared between snapshots; everything else has one user, and no two kinds mix.
-        if (before != ClusterUse.None && before != use && _overlaps.Count < MaxOverlapCount)
+        if (before != ClusterUse.None && use != ClusterUse.None && before != use && _overlaps.Count < MaxOverlapCount)
             _overlaps.TryAdd(cluster, (before, use));
         return before == use;
     }

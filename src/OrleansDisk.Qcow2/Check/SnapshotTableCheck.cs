@@ -3,44 +3,69 @@ using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Qcow2.Check;
 
+/// <summary>The snapshot table as far as it can be read.</summary>
+/// <param name="Entries">Its entries.</param>
+/// <param name="TableBytes">The bytes that they take.</param>
+internal sealed record SnapshotTable(IReadOnlyList<SnapshotEntry> Entries, long TableBytes)
+{
+    /// <summary>Longest table that is read (QEMU's limit).</summary>
+    public const long MaxBytes = 64L << 20;
+}
+
 /// <summary>Reads the snapshot table and counts it and what its snapshots keep.</summary>
 internal sealed class SnapshotTableCheck(
     IBlockFile file, Header header, ReferenceCounts references, MappingCheck mapping, CheckLog log)
 {
     /// <summary>Longest entry: 40 bytes, 1 KiB of extra data, two strings of 64 KiB, padding.</summary>
     private const int MaxEntryBytes = SnapshotEntry.FixedBytes + SnapshotEntry.MaxExtraDataBytes + (2 * 65535) + 8;
-    private const long MaxTableBytes = 64L << 20;
 
     /// <summary>Reads the table; what is wrong with an entry is reported, and an entry that has no end ends it.</summary>
-    public async Task<IReadOnlyList<SnapshotEntry>> ReadAsync()
+    public async Task<SnapshotTable> ReadAsync()
     {
         var entries = new List<SnapshotEntry>();
+        long tableBytes = 0;
+        if (Fault() is { } fault)
+        {
+            log.CheckError(fault);
+            references.MarkIncomplete();
+            return new SnapshotTable(entries, tableBytes);
+        }
         var reader = new EntryWindow(file, header.SnapshotTable.Bytes, MaxEntryBytes);
         for (int index = 0; index < header.SnapshotCount; index++)
         {
             SnapshotEntry entry;
             try
             {
-                if (TableBytes > MaxTableBytes)
-                    throw new Qcow2FormatException("Snapshot table is too large");
+                if (tableBytes > SnapshotTable.MaxBytes)
+                    throw new Qcow2FormatException("Snapshot table is too big");
                 entry = SnapshotEntry.Parse((await reader.PeekAsync()).Span, index);
             }
             catch (Qcow2FormatException e)
             {
                 log.CheckError($"ERROR failed to read the snapshot table: {e.Message}");
+                references.MarkIncomplete();
                 break;
             }
-            TableBytes = reader.Position + entry.StoredBytes;
+            tableBytes = reader.Position + entry.StoredBytes;
             reader.Advance((entry.StoredBytes + 7) & ~7);
             if (header.Version >= 3 && entry.VirtualBytes is null)
                 log.Corruption($"ERROR snapshot table entry {index} is incomplete");
             entries.Add(entry);
         }
-        return entries;
+        return new SnapshotTable(entries, tableBytes);
     }
 
-    /// <summary>Bytes of the entries that could be read.</summary>
-    public long TableBytes { get; private set; }
+    /// <summary>What is wrong with the header's words about the table, or null.</summary>
+    private string? Fault()
+    {
+        if (header.SnapshotCount > Header.MaxSnapshotCount)
+        {
+            return $"ERROR snapshot table too large\nYou can force-remove all {header.SnapshotCount - Header.MaxSnapshotCount} "
+                + "overhanging snapshots with qemu-img check -r all";
+        }
+        long offset = header.SnapshotTable.Bytes;
+        return offset < 0 || !header.Geometry.IsAligned(offset) ? "ERROR snapshot table offset invalid" : null;
+    }
 
     /// <summary>Counts the L1 tables of snapshots, and all below them.</summary>
     public async Task CountSnapshotsAsync(IReadOnlyList<SnapshotEntry> snapshots)
@@ -50,11 +75,13 @@ internal sealed class SnapshotTableCheck(
             long offset = snapshot.L1Table.Bytes;
             if (offset < 0 || !header.Geometry.IsAligned(offset))
             {
+                references.MarkIncomplete();
                 log.Corruption($"ERROR snapshot {snapshot.Id} ({snapshot.Name}) l1_offset=0x{offset:x}: "
                     + "L1 table is not cluster aligned; snapshot table entry corrupted");
             }
             else if (snapshot.L1EntryCount > ClusterGeometry.MaxL1Bytes / sizeof(ulong))
             {
+                references.MarkIncomplete();
                 log.Corruption($"ERROR snapshot {snapshot.Id} ({snapshot.Name}) l1_size=0x{snapshot.L1EntryCount:x}: "
                     + "L1 table is too large; snapshot table entry corrupted");
             }
@@ -64,6 +91,4 @@ internal sealed class SnapshotTableCheck(
             }
         }
     }
-
-    public void CountTable() => references.Add(header.SnapshotTable.Bytes, TableBytes, ClusterUse.SnapshotTable);
 }

@@ -21,7 +21,7 @@ internal sealed class TableReader(IBlockFile file)
     }
 
     /// <summary>The next window, at most <paramref name="bytes"/> long; valid until the next call.</summary>
-    public async ValueTask<ReadOnlyMemory<byte>> ReadAsync(long offset, long bytes)
+    public async ValueTask<Memory<byte>> ReadAsync(long offset, long bytes)
     {
         Memory<byte> window = _buffer.AsMemory(0, (int)Math.Min(bytes, WindowBytes));
         await file.ReadAsync(offset, window);

@@ -39,7 +39,7 @@ internal sealed class WriteTargets(ImageMetadata metadata)
             return; // the place of a guest cluster there is its own, as its entry was found to say
         if (!IsInFile(cluster))
             throw new MetadataDamagedException($"Preventing invalid write past the end of the file (at {_geometry.OffsetOf(cluster)})");
-        if (metadata.Map.Find(cluster) is { } name)
+        if (metadata.Map.FindProtected(cluster) is { } name)
             throw new MetadataDamagedException($"Preventing invalid write on metadata (overlaps with {name})");
     }
 
@@ -62,7 +62,7 @@ internal sealed class WriteTargets(ImageMetadata metadata)
     }
 
     private bool MayBeWritten(HostCluster host, GuestCluster guest) => _geometry.HasExternalData
-        ? host.Index == guest.Index : IsInFile(host) && metadata.Map.Find(host) is null;
+        ? host.Index == guest.Index : IsInFile(host) && metadata.Map.FindProtected(host) is null;
 
     private bool IsInFile(HostCluster cluster) => cluster.Index < _geometry.ClusterCount(metadata.File.LengthBytes);
 }

@@ -107,7 +107,12 @@ public sealed record Header
     /// <param name="cluster">The first cluster; a file shorter than that is padded with zeros by the caller.</param>
     /// <exception cref="Qcow2FormatException">The header breaks the specification.</exception>
     /// <exception cref="Qcow2UnsupportedException">It has an incompatible feature that is unknown.</exception>
-    public static Header Parse(ReadOnlySpan<byte> cluster)
+    public static Header Parse(ReadOnlySpan<byte> cluster) => Parse(cluster, isForCheck: false);
+
+    /// <inheritdoc cref="Parse(ReadOnlySpan{byte})"/>
+    /// <param name="cluster">The first cluster.</param>
+    /// <param name="isForCheck">Whether there may be no refcount table, and a snapshot table that can't be.</param>
+    internal static Header Parse(ReadOnlySpan<byte> cluster, bool isForCheck)
     {
         int clusterBytes = ParseClusterBytes(cluster);
         Invariant.Assert(cluster.Length >= clusterBytes, "the whole first cluster is given to the header's parser");
@@ -156,7 +161,7 @@ public sealed record Header
             BackingFile = ParseBackingFile(cluster, (int)backingOffset),
             Extensions = extensions,
             VirtualBytes = 0,
-        }.WithTables(cluster);
+        }.WithTables(cluster, isForCheck);
     }
 
     /// <summary>The header with the table of feature names that belongs to it, or without one where it would take too much.</summary>
@@ -254,16 +259,16 @@ public sealed record Header
     }
 
     /// <summary>The header with its table positions, checked in QEMU's order so that the same message comes first.</summary>
-    private Header WithTables(ReadOnlySpan<byte> cluster)
+    private Header WithTables(ReadOnlySpan<byte> cluster, bool isForCheck)
     {
         uint refcountClusters = HeaderField.ReadUInt32(cluster, HeaderField.RefcountTableClusters);
-        if (refcountClusters == 0)
+        if (refcountClusters == 0 && !isForCheck)
             throw new Qcow2FormatException("Image does not contain a reference count table");
         HostOffset refcountTable = Table(cluster, HeaderField.RefcountTableOffset, refcountClusters, Geometry.ClusterBytes,
             ClusterGeometry.MaxRefcountTableBytes, "Reference count table");
         uint snapshotCount = HeaderField.ReadUInt32(cluster, HeaderField.SnapshotCount);
-        HostOffset snapshotTable = Table(cluster, HeaderField.SnapshotsOffset, snapshotCount, 40,
-            40L * MaxSnapshotCount, "Snapshot table");
+        HostOffset snapshotTable = isForCheck ? new HostOffset((long)HeaderField.ReadUInt64(cluster, HeaderField.SnapshotsOffset))
+            : Table(cluster, HeaderField.SnapshotsOffset, snapshotCount, 40, 40L * MaxSnapshotCount, "Snapshot table");
         uint l1Count = HeaderField.ReadUInt32(cluster, HeaderField.L1Size);
         HostOffset l1Table = Table(cluster, HeaderField.L1TableOffset, l1Count, sizeof(ulong),
             ClusterGeometry.MaxL1Bytes, "Active L1 table");
@@ -278,7 +283,7 @@ public sealed record Header
             RefcountTable = refcountTable,
             RefcountTableClusters = (int)refcountClusters,
             SnapshotTable = snapshotTable,
-            SnapshotCount = (int)snapshotCount,
+            SnapshotCount = (int)Math.Min(snapshotCount, int.MaxValue),
             L1Table = l1Table,
             L1EntryCount = (int)l1Count,
         };

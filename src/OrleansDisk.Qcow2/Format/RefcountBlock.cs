@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Numerics;
 using System.Runtime.InteropServices;
 
 namespace OrleansDisk.Qcow2.Format;
@@ -65,13 +66,25 @@ public static class RefcountBlock
         return found < 0 ? -1 : start + found;
     }
 
+    /// <summary>
+    /// For widths below a byte: a word at a time, in which a refcount that is 0 leaves its lowest bit set when all its bits are
+    /// folded into it and inverted.
+    /// </summary>
     private static int IndexOfFreeBits(ReadOnlySpan<byte> block, int order, int start)
     {
-        int count = block.Length << (3 - order);
-        for (int index = start; index < count; index++)
+        ReadOnlySpan<ulong> words = MemoryMarshal.Cast<byte, ulong>(block);
+        int perWordBits = 6 - order;
+        ulong lowest = order switch { 0 => ulong.MaxValue, 1 => 0x5555_5555_5555_5555, _ => 0x1111_1111_1111_1111 };
+        ulong from = ulong.MaxValue << ((start & ((1 << perWordBits) - 1)) << order);
+        for (int index = start >> perWordBits; index < words.Length; index++)
         {
-            if (Get(block, order, index) == 0)
-                return index - start;
+            ulong word = BitConverter.IsLittleEndian ? words[index] : BinaryPrimitives.ReverseEndianness(words[index]);
+            for (int shift = order; shift > 0; shift--)
+                word |= word >> (1 << (shift - 1));
+            ulong free = ~word & lowest & from;
+            if (free != 0)
+                return (index << perWordBits) + (BitOperations.TrailingZeroCount(free) >> order) - start;
+            from = ulong.MaxValue;
         }
         return -1;
     }

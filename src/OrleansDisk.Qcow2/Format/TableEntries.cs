@@ -21,6 +21,9 @@ public readonly record struct L1Entry(ulong Raw)
 
     /// <summary>Copied flag: the L2 table's refcount is exactly one, so it can be changed in place.</summary>
     public bool IsCopied => (Raw & CopiedFlag) != 0;
+
+    /// <summary>The entry with its copied flag set or cleared.</summary>
+    public L1Entry WithCopied(bool copied) => new(copied ? Raw | CopiedFlag : Raw & ~CopiedFlag);
 }
 
 /// <summary>An entry of the refcount table (qcow2 specification, "Refcount table entry").</summary>
@@ -138,6 +141,10 @@ public readonly record struct L2Entry(ulong Raw, SubclusterBitmap Bitmap = defau
 
     /// <summary>Whether there is a host cluster, with data or kept for it. A compressed cluster has none of its own.</summary>
     public bool HasHost(ClusterGeometry geometry) => Kind(geometry) is ClusterKind.Data or ClusterKind.ZeroAllocated;
+
+    /// <summary>Whether this is damage that takes no data with it: space that was kept for zeros, and can't be where the offset says.</summary>
+    public bool IsUnalignedZero(ClusterGeometry geometry) => HasHost(geometry) && !geometry.IsAligned(Host.Bytes)
+        && (geometry.HasSubclusters ? Bitmap.Allocated == 0 : Kind(geometry) == ClusterKind.ZeroAllocated);
 
     /// <summary>Copied flag: the cluster's refcount is exactly one, so it can be written in place.</summary>
     public bool IsCopied => (Raw & CopiedFlag) != 0;

@@ -17,7 +17,13 @@ public static class HeaderReader
     }
 
     /// <exception cref="Qcow2FormatException">The file is no qcow2 image, or its header breaks the specification.</exception>
-    public static async ValueTask<Header> ReadAsync(IBlockFile file)
+    public static async ValueTask<Header> ReadAsync(IBlockFile file) => Header.Parse(await ReadClusterAsync(file));
+
+    /// <summary>The same for a checker, which looks at the refcount and snapshot tables itself.</summary>
+    /// <exception cref="Qcow2FormatException">The file is no qcow2 image, or its header breaks the specification elsewhere.</exception>
+    public static async ValueTask<Header> ReadForCheckAsync(IBlockFile file) => Header.Parse(await ReadClusterAsync(file), isForCheck: true);
+
+    private static async ValueTask<byte[]> ReadClusterAsync(IBlockFile file)
     {
         byte[] cluster = new byte[FirstReadBytes];
         await file.ReadAsync(0, cluster);
@@ -27,6 +33,6 @@ public static class HeaderReader
             cluster = new byte[clusterBytes];
             await file.ReadAsync(0, cluster);
         }
-        return Header.Parse(cluster);
+        return cluster;
     }
 }

@@ -20,6 +20,9 @@ internal sealed class FreedClusters(RequestGate gate)
 
     public bool IsEmpty => _referenced.Count == 0 && _unreferenced.Count == 0;
 
+    /// <summary>Whether no cluster comes free for now: someone reads tables as they were.</summary>
+    public bool IsHeld { get; set; }
+
     /// <summary>Whether a write-back would set clusters free.</summary>
     public bool AwaitsWriteBack => _referenced.Count > 0;
 
@@ -66,6 +69,6 @@ internal sealed class FreedClusters(RequestGate gate)
 
     /// <summary>Runs that nothing on disk and no request refers to any more, or null.</summary>
     public List<FreedRun>? TakeReleasable() =>
-        _unreferenced.TryPeek(out (long Epoch, List<FreedRun> Runs) oldest) && gate.HasDrained(oldest.Epoch)
+        !IsHeld && _unreferenced.TryPeek(out (long Epoch, List<FreedRun> Runs) oldest) && gate.HasDrained(oldest.Epoch)
             ? _unreferenced.Dequeue().Runs : null;
 }

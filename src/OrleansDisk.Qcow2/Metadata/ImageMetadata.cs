@@ -42,6 +42,8 @@ internal sealed partial class ImageMetadata
             RefcountTableMoved = (offset, clusters) =>
                 Header = Header with { RefcountTable = offset, RefcountTableClusters = clusters },
         };
+        if (DirtyBit.IsWanted(header, options))
+            Order.WritingRefcounts = MarkDirtyAsync;
         Allocator = new ClusterAllocator(file, header.Geometry, refcountTable, _refcountBlocks, map, Freed)
         {
             Freed = OnClusterFreed,
@@ -106,7 +108,7 @@ internal sealed partial class ImageMetadata
         PointerTable l1 = await LoadTableAsync(file, header.L1Table, header.L1EntryCount * (long)sizeof(ulong));
         PointerTable refcountTable = await LoadTableAsync(
             file, header.RefcountTable, (long)header.RefcountTableClusters << geometry.ClusterBits);
-        var map = new MetadataMap(geometry);
+        var map = new MetadataMap(geometry, options.OverlapChecks);
         map.SetRange(MetadataMap.ActiveL1, l1.Offset, l1.Count * (long)sizeof(ulong));
         map.SetRange(MetadataMap.RefcountTable, refcountTable.Offset, refcountTable.Count * (long)sizeof(ulong));
         if (header.Encryption == EncryptionMethod.Luks)
@@ -117,7 +119,8 @@ internal sealed partial class ImageMetadata
         IReadOnlyList<SnapshotEntry> snapshots = [];
         if (!file.IsReadOnly)
         {
-            MapTables(l1, refcountTable, map);
+            MapTables(l1, refcountTable, map, geometry);
+            MapBitmaps(header, map);
             snapshots = await MapSnapshotsAsync(file, header, map);
         }
         return new ImageMetadata(file, externalDataFile ?? file, header, l1, refcountTable, map, options, caches) { Snapshots = snapshots };
@@ -129,6 +132,7 @@ internal sealed partial class ImageMetadata
     /// </summary>
     public async Task SettleAsync()
     {
+        await EndViewAsync();
         do
         {
             await Order.FlushAsync();
@@ -217,9 +221,28 @@ internal sealed partial class ImageMetadata
         Header = Header.Parse(after) with { Geometry = Geometry };
     });
 
+    /// <summary>
+    /// Takes the dirty bit away, when everything is on stable storage that it stands for (lazy refcounts). The caller has the
+    /// gate alone.
+    /// </summary>
+    public Task MarkCleanAsync() => !Header.Incompatible.HasFlag(IncompatibleFeatures.Dirty) ? Task.CompletedTask
+        : Order.BetweenWriteBacksAsync(() => WriteFeaturesAsync(Header.Incompatible & ~IncompatibleFeatures.Dirty));
+
+    private ValueTask MarkDirtyAsync() => Header.Version < 3 || Header.Incompatible.HasFlag(IncompatibleFeatures.Dirty) ? ValueTask.CompletedTask
+        : new ValueTask(WriteFeaturesAsync(Header.Incompatible | IncompatibleFeatures.Dirty));
+
+    private async Task WriteFeaturesAsync(IncompatibleFeatures features)
+    {
+        byte[] field = new byte[sizeof(ulong)];
+        HeaderField.WriteUInt64(field, 0, (ulong)features);
+        await Order.WriteHeaderAsync([new HeaderWrite(HeaderField.Incompatible, field)]);
+        Header = Header with { Incompatible = features };
+    }
+
     /// <summary>Waits until nothing that runs in the background touches the file.</summary>
     public async Task IdleAsync()
     {
+        await EndViewAsync();
         await _release;
         await Order.IdleAsync();
     }
@@ -332,18 +355,28 @@ internal sealed partial class ImageMetadata
         return new PointerTable(offset, stored);
     }
 
-    private static void MapTables(PointerTable l1, PointerTable refcountTable, MetadataMap map)
+    private static void MapTables(PointerTable l1, PointerTable refcountTable, MetadataMap map, ClusterGeometry geometry)
     {
-        for (int index = 0; index < l1.Count; index++)
-        {
-            if (new L1Entry(l1[index]) is { IsAllocated: true } entry)
-                map.AddL2Table(entry.L2Table);
-        }
+        map.AddL2Tables(TablesOf(l1, geometry));
+        var blocks = new List<long>();
         for (int index = 0; index < refcountTable.Count; index++)
         {
             if (new RefcountTableEntry(refcountTable[index]) is { IsAllocated: true } entry)
-                map.AddRefcountBlock(entry.Block);
+                blocks.Add(geometry.ClusterOf(entry.Block).Index);
         }
+        map.AddRefcountBlocks(blocks);
+    }
+
+    /// <summary>The clusters of the L2 tables that an L1 table leads to.</summary>
+    private static List<long> TablesOf(PointerTable l1, ClusterGeometry geometry)
+    {
+        var tables = new List<long>();
+        for (int index = 0; index < l1.Count; index++)
+        {
+            if (new L1Entry(l1[index]) is { IsAllocated: true } entry)
+                tables.Add(geometry.ClusterOf(entry.L2Table).Index);
+        }
+        return tables;
     }
 
     /// <exception cref="Qcow2FormatException">The snapshot table is damaged.</exception>
@@ -355,11 +388,23 @@ internal sealed partial class ImageMetadata
         {
             tableBytes = ((tableBytes + 7) & ~7L) + snapshot.StoredBytes;
             long bytes = Math.Min(snapshot.L1EntryCount * (long)sizeof(ulong), file.LengthBytes - snapshot.L1Table.Bytes);
-            if (snapshot.L1Table.Bytes >= 0 && bytes > 0)
-                map.AddInactiveL1(snapshot.L1Table, bytes);
+            if (snapshot.L1Table.Bytes < 0 || bytes <= 0)
+                continue;
+            map.AddInactiveL1(snapshot.L1Table, bytes);
+            if (map.WantsInactiveL2 && bytes <= ClusterGeometry.MaxL1Bytes)
+                map.AddInactiveL2Tables(TablesOf(await LoadTableAsync(file, snapshot.L1Table, bytes & ~7L), header.Geometry));
         }
         map.SetRange(MetadataMap.SnapshotTable, header.SnapshotTable, tableBytes);
         return snapshots;
+    }
+
+    private static void MapBitmaps(Header header, MetadataMap map)
+    {
+        if (header.Autoclear.HasFlag(AutoclearFeatures.Bitmaps) && header.Find(HeaderExtensionType.Bitmaps) is { } stored)
+        {
+            var bitmaps = BitmapsExtension.Parse(stored.Data, header.Geometry);
+            map.SetRange(MetadataMap.BitmapDirectory, bitmaps.Directory, bitmaps.DirectoryBytes);
+        }
     }
 
     private void OnClusterFreed(HostCluster cluster)

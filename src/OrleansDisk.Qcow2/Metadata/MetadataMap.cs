@@ -6,15 +6,25 @@ namespace OrleansDisk.Qcow2.Metadata;
 /// Where the image's metadata lies, so that guest data is never written over it, whatever a damaged table says
 /// (docs/consistency.md, W8).
 /// </summary>
-internal sealed class MetadataMap(ClusterGeometry geometry)
+internal sealed class MetadataMap(ClusterGeometry geometry, OverlapChecks checks = OverlapChecks.Cached)
 {
+    /// <summary>Tables that exist once and are looked for before all others, in QEMU's order.</summary>
+    private static readonly (string Name, OverlapChecks Check)[] _firstRanges =
+        [(ActiveL1, OverlapChecks.ActiveL1), (RefcountTable, OverlapChecks.RefcountTable), (SnapshotTable, OverlapChecks.SnapshotTable)];
+
+    /// <summary>Those that are looked for after all others. Who loses the keys loses the disk: they are looked for always.</summary>
+    private static readonly (string Name, OverlapChecks Check)[] _lastRanges =
+        [(BitmapDirectory, OverlapChecks.BitmapDirectory), (Keys, OverlapChecks.None)];
+
     private readonly Dictionary<string, (HostCluster First, long Count)> _ranges = [];
-    private readonly HashSet<long> _refcountBlocks = [];
-    private readonly HashSet<long> _l2Tables = [];
-    private readonly HashSet<long> _inactiveL1 = [];
+    private readonly ClusterSet _refcountBlocks = [];
+    private readonly ClusterSet _l2Tables = [];
+    private readonly ClusterSet _inactiveL1 = [];
+    private readonly ClusterSet _inactiveL2 = [];
     private long _generation = 1;
     private bool _sharesRefcountBlock;
 
+    public const string MainHeader = "qcow2_header";
     public const string ActiveL1 = "active L1 table";
     public const string RefcountTable = "refcount table";
     public const string SnapshotTable = "snapshot table";
@@ -22,6 +32,11 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
     public const string L2Table = "active L2 table";
     public const string RefcountBlock = "refcount block";
     public const string InactiveL1 = "inactive L1 table";
+    public const string InactiveL2 = "inactive L2 table";
+    public const string BitmapDirectory = "bitmap directory";
+
+    /// <summary>Whether L2 tables of snapshots are wanted here: they take reading the file.</summary>
+    public bool WantsInactiveL2 => checks.HasFlag(OverlapChecks.InactiveL2);
 
     /// <summary>
     /// Changes with every cluster that becomes metadata: what was no metadata before may be some now. May be read by any
@@ -48,6 +63,15 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
         Add(_refcountBlocks, block);
     }
 
+    /// <summary>Adds the refcount blocks that the refcount table leads to.</summary>
+    public void AddRefcountBlocks(List<long> clusters) => _sharesRefcountBlock |= !AddAll(_refcountBlocks, clusters);
+
+    /// <summary>Adds the L2 tables that the active L1 table leads to.</summary>
+    public void AddL2Tables(List<long> clusters) => AddAll(_l2Tables, clusters);
+
+    /// <summary>Adds L2 tables that a snapshot's L1 table leads to.</summary>
+    public void AddInactiveL2Tables(List<long> clusters) => AddAll(_inactiveL2, clusters);
+
     /// <summary>Adds the L1 table of a snapshot.</summary>
     public void AddInactiveL1(HostOffset start, long bytes)
     {
@@ -71,17 +95,27 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
     public bool RemoveL2Table(HostCluster table) => _l2Tables.Remove(table.Index);
 
     /// <summary>The name of the metadata in a host cluster, or null.</summary>
-    public string? Find(HostCluster cluster)
+    public string? Find(HostCluster cluster) => Find(cluster, OverlapChecks.Cached);
+
+    /// <summary>The name of the metadata in a host cluster over which guest data must not be written, or null (overlap-check).</summary>
+    public string? FindProtected(HostCluster cluster) => Find(cluster, checks);
+
+    /// <summary>Looks for kinds of metadata in the order in which QEMU does, so that the first is the one that it names.</summary>
+    private string? Find(HostCluster cluster, OverlapChecks kinds)
     {
-        if (cluster.Index == 0)
-            return "qcow2_header";
-        if (FindInRanges(cluster.Index) is { } name)
-            return name;
-        if (_l2Tables.Contains(cluster.Index))
+        if (cluster.Index == 0 && kinds.HasFlag(OverlapChecks.MainHeader))
+            return MainHeader;
+        if (FindInRanges(cluster.Index, _firstRanges, kinds) is { } first)
+            return first;
+        if (kinds.HasFlag(OverlapChecks.InactiveL1) && _inactiveL1.Contains(cluster.Index))
+            return InactiveL1;
+        if (kinds.HasFlag(OverlapChecks.ActiveL2) && _l2Tables.Contains(cluster.Index))
             return L2Table;
-        if (_refcountBlocks.Contains(cluster.Index))
+        if (kinds.HasFlag(OverlapChecks.RefcountBlock) && _refcountBlocks.Contains(cluster.Index))
             return RefcountBlock;
-        return _inactiveL1.Contains(cluster.Index) ? InactiveL1 : null;
+        if (kinds.HasFlag(OverlapChecks.InactiveL2) && _inactiveL2.Contains(cluster.Index))
+            return InactiveL2;
+        return FindInRanges(cluster.Index, _lastRanges, kinds);
     }
 
     /// <summary>
@@ -101,7 +135,7 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
         foreach ((string name, (HostCluster first, long count)) in _ranges)
         {
             if (first.Index == 0)
-                return "qcow2_header";
+                return MainHeader;
             foreach ((string other, (HostCluster otherFirst, long otherCount)) in _ranges)
             {
                 if (other != name && first.Index < otherFirst.Index + otherCount && otherFirst.Index < first.Index + count)
@@ -123,12 +157,18 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
         return null;
     }
 
-    private string? FindInRanges(long cluster)
+    private string? FindInRanges(long cluster) =>
+        FindInRanges(cluster, _firstRanges, OverlapChecks.All) ?? FindInRanges(cluster, _lastRanges, OverlapChecks.All);
+
+    private string? FindInRanges(long cluster, (string Name, OverlapChecks Check)[] ranges, OverlapChecks kinds)
     {
-        foreach ((string name, (HostCluster first, long count)) in _ranges)
+        foreach ((string name, OverlapChecks check) in ranges)
         {
-            if (cluster >= first.Index && cluster - first.Index < count)
+            if (kinds.HasFlag(check) && _ranges.TryGetValue(name, out (HostCluster First, long Count) range)
+                && cluster >= range.First.Index && cluster - range.First.Index < range.Count)
+            {
                 return name;
+            }
         }
         return null;
     }
@@ -144,7 +184,13 @@ internal sealed class MetadataMap(ClusterGeometry geometry)
         return null;
     }
 
-    private void Add(HashSet<long> clusters, HostOffset table)
+    private bool AddAll(ClusterSet to, List<long> clusters)
+    {
+        Volatile.Write(ref _generation, _generation + 1);
+        return to.AddAll(clusters);
+    }
+
+    private void Add(ClusterSet clusters, HostOffset table)
     {
         if (clusters.Add(geometry.ClusterOf(table).Index))
             Volatile.Write(ref _generation, _generation + 1);

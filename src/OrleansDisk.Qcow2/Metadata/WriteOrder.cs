@@ -43,6 +43,12 @@ internal sealed class WriteOrder
     /// <summary>Told the refcount table's new place, and its length in clusters, when the header says so too.</summary>
     public Action<HostOffset, int>? RefcountTableMoved { get; set; }
 
+    /// <summary>Where what a table held goes before it is written over, or null.</summary>
+    public SettledView? View { get; set; }
+
+    /// <summary>Called before the refcounts of reserved clusters are written, so before anything leads to them.</summary>
+    public Func<ValueTask>? WritingRefcounts { get; set; }
+
     /// <summary>
     /// Guest data was written that no barrier covers yet. Called when the write has ended and before anyone is told so,
     /// by any thread. Either the flag is set when this returns, and the next flush has work to do; or a write-back is
@@ -92,7 +98,7 @@ internal sealed class WriteOrder
             foreach (HeaderWrite step in steps)
             {
                 _health.ThrowIfFailed();
-                await _file.WriteAsync(step.Offset, step.Bytes);
+                await WriteAsync(step.Offset, step.Bytes);
                 await _file.FlushAsync();
             }
         }
@@ -197,6 +203,8 @@ internal sealed class WriteOrder
         Interlocked.MemoryBarrier(); // the flag is down before any barrier begins
         try
         {
+            if (work.RefcountBlocks.Count > 0 && WritingRefcounts is not null)
+                await WritingRefcounts();
             await WriteAsync(work.RefcountBlocks);
             if (work.RefcountTable.Count > 0)
                 await WriteRefcountTableAsync(work, refcountTable, refcountTableEntries);
@@ -236,7 +244,7 @@ internal sealed class WriteOrder
         BinaryPrimitives.WriteUInt64BigEndian(fields, (ulong)table.Bytes);
         int clusters = entryCount / (_clusterBytes / sizeof(ulong));
         BinaryPrimitives.WriteUInt32BigEndian(fields.AsSpan(sizeof(ulong)), (uint)clusters);
-        await _file.WriteAsync(HeaderField.RefcountTableOffset, fields);
+        await WriteAsync(HeaderField.RefcountTableOffset, fields);
         RefcountTableMoved?.Invoke(table, clusters);
     }
 
@@ -246,7 +254,14 @@ internal sealed class WriteOrder
     private async Task WriteAsync(List<DirtyPart> parts)
     {
         foreach (DirtyPart part in parts)
-            await _file.WriteAsync(part.Offset.Bytes, part.Bytes);
+            await WriteAsync(part.Offset.Bytes, part.Bytes);
+    }
+
+    private async ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> bytes)
+    {
+        if (View is not null)
+            await View.KeepAsync(offset, bytes.Length);
+        await _file.WriteAsync(offset, bytes);
     }
 
     private Qcow2FailedException Failed(BlockFileException cause)
