@@ -105,20 +105,51 @@ public sealed class HeaderTests : IDisposable
     }
 
     [Fact]
-    public async Task A_dirty_image_is_read_and_not_written_before_it_is_repaired()
+    public async Task A_dirty_image_is_read_as_it_is_and_repaired_before_it_is_written()
     {
         Create("cluster_size=64k,lazy_refcounts=on");
         // An abort leaves what a crash leaves.
         _ = Tool.Try("qemu-io", "-f", "qcow2", "-c", "write -P 0x77 0 1M", "-c", "abort", _path);
         Assert.Equal(1UL, Field(72));
-        Qcow2Exception error = await RefusedAsync(ImageAccess.Write);
-        Assert.Contains("not closed cleanly", error.Message, StringComparison.Ordinal);
-        Assert.Contains("qemu-img check -r all", error.Message, StringComparison.Ordinal);
         await ReadsPatternAsync(0x77);
         Assert.Equal(1UL, Field(72));
-        _ = Tool.Try("qemu-img", "check", "-r", "all", _path);
-        await Exclusive.Run(async () => await (await OpenAsync(ImageAccess.Write)).CloseAsync());
+        var done = new List<string>();
+        var options = new Qcow2OpenOptions { Access = ImageAccess.Write, Repairing = finding => done.Add(finding.Message) };
+        await Exclusive.Run(async () => await (await Qcow2Image.OpenAsync(_path, options)).CloseAsync());
+        Assert.Contains("Rebuilding refcount structure", done);
+        Assert.Equal(0UL, Field(72));
+        await ReadsPatternAsync(0x77);
         await Judge.FindsCleanAsync(_path);
+    }
+
+    [Theory]
+    [InlineData(true, null, 1UL)]
+    [InlineData(false, true, 1UL)]
+    [InlineData(true, false, 0UL)]
+    [InlineData(false, null, 0UL)]
+    public async Task An_image_with_lazy_refcounts_is_dirty_from_its_first_allocation_to_its_clean_close(bool inHeader, bool? inOptions, ulong expected)
+    {
+        Create($"cluster_size=64k,lazy_refcounts={(inHeader ? "on" : "off")}");
+        await Exclusive.Run(async () =>
+        {
+            await using Qcow2Image image = await Qcow2Image.OpenAsync(_path, new Qcow2OpenOptions { Access = ImageAccess.Write, LazyRefcounts = inOptions });
+            await image.ReadAsync(0, new byte[512]);
+            await image.FlushAsync();
+            Assert.Equal(0UL, Field(72));
+            await image.WriteAsync(0, new byte[65536], fua: true);
+            Assert.Equal(expected, Field(72));
+        });
+        Assert.Equal(0UL, Field(72));
+        await Judge.FindsCleanAsync(_path);
+    }
+
+    [Fact]
+    public async Task Lazy_refcounts_take_version_3()
+    {
+        Create("compat=0.10");
+        var options = new Qcow2OpenOptions { Access = ImageAccess.Write, LazyRefcounts = true };
+        Qcow2Exception error = await Assert.ThrowsAsync<Qcow2Exception>(() => Exclusive.Run(() => Qcow2Image.OpenAsync(_path, options)));
+        Assert.Equal("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level", error.Message);
     }
 
     [Theory]

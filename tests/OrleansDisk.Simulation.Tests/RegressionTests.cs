@@ -1,8 +1,5 @@
-using System.Buffers.Binary;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Format;
-using OrleansDisk.Qcow2.Io;
-using OrleansDisk.Qcow2.Operations;
 using OrleansDisk.Simulation.Host;
 using OrleansDisk.Simulation.Model;
 using OrleansDisk.Simulation.Run;
@@ -53,26 +50,6 @@ public sealed class RegressionTests
     public void Who_looks_at_the_file_while_the_image_pauses_finds_its_metadata() => Run(
         new Shape { ClusterBits = 12, SectorCount = 160 }, 2, NoFaults,
         draw => [.. Draw(draw, 6, WriteOperation.Draw), new SettledCheckOperation(), .. Draw(draw, 6, ZeroOperation.Draw), new SettledCheckOperation()]);
-
-    /// <summary>Guard: <c>Qcow2Image.PrepareForWritingAsync</c> refuses an image whose refcounts are not to be trusted.</summary>
-    [Fact]
-    public void An_image_whose_dirty_bit_is_set_is_not_written_and_keeps_the_bit()
-    {
-        var random = new Random(1);
-        var scheduler = new SeededScheduler(random);
-        var host = new SimulatedHost(scheduler, random) { ["dirty.qcow2"] = new SimulatedDisk([]) };
-        scheduler.Run(async () =>
-        {
-            SimulatedFile file = host.Open("dirty.qcow2", ImageAccess.Write, new FaultPlan([]), canPunchHoles: true);
-            await CreateOperation.CreateAsync(file, new CreateOptions { VirtualBytes = 1 << 20, LazyRefcounts = true });
-            await file.WriteAsync(79, new byte[] { 1 });
-            byte[] before = file.Disk.Visible.Bytes.ToArray();
-            await Assert.ThrowsAsync<Qcow2UnsupportedException>(
-                () => Qcow2Image.OpenAsync(file, new Qcow2OpenOptions { Access = ImageAccess.Write }));
-            Assert.Equal(before, file.Disk.Visible.Bytes.ToArray());
-            Assert.Equal(1UL, BinaryPrimitives.ReadUInt64BigEndian(before.AsSpan(72)));
-        });
-    }
 
     /// <summary>Guard: <c>GuestWriter.WriteSomeAsync</c> waits for another's reservation (W6).</summary>
     [Fact]

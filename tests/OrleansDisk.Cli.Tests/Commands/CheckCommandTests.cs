@@ -70,15 +70,77 @@ public sealed class CheckCommandTests : IDisposable
         Assert.EndsWith("odisk: Check failed\n", result.Errors, StringComparison.Ordinal);
     }
 
-    [Fact]
-    public void Repair_is_refused_and_the_image_stays()
+    [Theory]
+    [InlineData("nothing is wrong", L2Table + 8, 0x8000000000060000UL, 8)]
+    [InlineData("a leak", L2Table + 8, 0UL, 8)]
+    [InlineData("a cluster that two entries share", L2Table + 8, 0x8000000000050000UL, 8)]
+    [InlineData("unaligned data", L2Table + 8, 0x8000000000060200UL, 8)]
+    [InlineData("an unaligned zero cluster", L2Table + 8, 0x8000000000060201UL, 8)]
+    [InlineData("reserved bits", L2Table + 8, 0x8000000000060002UL, 8)]
+    [InlineData("a copied flag that is missing", L2Table + 8, 0x60000UL, 8)]
+    [InlineData("data past the end", L2Table + 8, 0x8000000010060000UL, 8)]
+    [InlineData("a refcount block past the end", 0x10000, 0x20020000UL, 8)]
+    [InlineData("a second refcount block far past the end", 0x10008, 0x7fffffffffff0000UL, 8)]
+    [InlineData("no refcount block", 0x10000, 0UL, 8)]
+    [InlineData("a refcount block used twice", 0x10008, 0x20000UL, 8)]
+    [InlineData("refcount 0 of data", 0x2000a, 0UL, 2)]
+    [InlineData("refcount 7 of data", 0x2000a, 7UL, 2)]
+    [InlineData("refcount 2 of the L2 table", 0x20008, 2UL, 2)]
+    [InlineData("no refcount table", 56, 0UL, 4)]
+    [InlineData("dirty", 72, 1UL, 8)]
+    [InlineData("corrupt", 72, 2UL, 8)]
+    public void Repairs_end_as_qemu_imgs_do(string what, long offset, ulong value, int bytes)
     {
-        MakeImage("write 0 64k");
-        PokeUInt64(Image, L2Table, 0);
-        byte[] before = File.ReadAllBytes(Image);
-        ToolResult result = Odisk.Run(_directory.Directory, "check", "-r", "all", "image");
-        Assert.Equal((1, "odisk: repairing is not supported by this version; use qemu-img check -r all\n"), (result.ExitCode, result.Errors));
-        Assert.Equal(before, File.ReadAllBytes(Image));
+        Assert.NotEmpty(what);
+        MakeImage("write 0 256k");
+        Action poke = bytes switch
+        {
+            8 => () => PokeUInt64(Image, offset, value),
+            4 => () => PokeUInt32(Image, offset, (uint)value),
+            _ => () => PokeUInt16(Image, offset, (ushort)value),
+        };
+        poke();
+        byte[] damaged = File.ReadAllBytes(Image);
+        foreach (string repair in (string[])["leaks", "all"])
+        {
+            foreach (string output in (string[])["human", "json"])
+            {
+                File.WriteAllBytes(Image, damaged);
+                ToolResult theirs = ExternalTool.QemuImg(_directory.Directory, "check", "-r", repair, $"--output={output}", "image");
+                byte[] theirFeatures = File.ReadAllBytes(Image)[72..80];
+                File.WriteAllBytes(Image, damaged);
+                ToolResult ours = Odisk.Run(_directory.Directory, "check", "-r", repair, $"--output={output}", "image");
+                string errors = ours.Errors.Replace(
+                    "odisk: repairing leaks is not enough: the refcounts have to be rebuilt, use -r all\n", "", StringComparison.Ordinal);
+                Odisk.AssertSame(theirs, ours with { Errors = errors });
+                Assert.Equal(theirFeatures, File.ReadAllBytes(Image)[72..80]);
+                if (ours.ExitCode == 0)
+                    ExternalTool.QemuImg(_directory.Directory, "check", "-q", "image").Succeeded();
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData(0x20001UL)]
+    [InlineData(0x20200UL)]
+    public void A_refcount_table_on_which_qemu_img_gives_up_is_rebuilt(ulong entry)
+    {
+        MakeImage("write -P 3 0 256k");
+        PokeUInt64(Image, 0x10000, entry);
+        ToolResult result = Odisk.Run(_directory.Directory, "check", "-r", "all", "image").Succeeded();
+        Assert.Contains("Rebuilding refcount structure", result.Errors, StringComparison.Ordinal);
+        ExternalTool.QemuImg(_directory.Directory, "check", "-q", "image").Succeeded();
+        ExternalTool.QemuIo(Image, "read -P 3 0 256k").Succeeded();
+    }
+
+    [Theory]
+    [InlineData("-r all -U image", "odisk: Could not open 'image': force-share=on can only be used with read-only images\n")]
+    [InlineData("-T some image", "odisk: Invalid source cache option: some\n")]
+    public void Options_that_can_not_be_had_are_errors(string arguments, string error)
+    {
+        MakeImage();
+        ToolResult result = Odisk.Run(_directory.Directory, ["check", .. arguments.Split(' ')]);
+        Assert.Equal((1, error), (result.ExitCode, result.Errors));
     }
 
     private void MakeImage(params string[] commands)

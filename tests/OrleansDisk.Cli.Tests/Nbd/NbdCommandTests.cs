@@ -102,24 +102,6 @@ public sealed class NbdCommandTests : IDisposable
     }
 
     [Fact]
-    public async Task Exports_are_opened_by_all_of_their_names()
-    {
-        Create("image", "3M");
-        string socket = _directory.File("socket");
-        using NbdProcess server = await NbdProcess.StartAsync(_directory, "-t", "-x", "disk", "image");
-        Odisk.Run(_directory.Directory, "io", "-f", "raw", "-c", "write -P 7 1M 64k", "-c", "write -z 2M 1M", "-c", "discard 0 64k",
-            $"nbd+unix:///disk?socket={socket}").Succeeded();
-        Odisk.Run(_directory.Directory, "io", "-f", "raw", "-c", "read -P 7 1M 64k", $"nbd:unix:{socket}:exportname=disk").Succeeded();
-        Odisk.Run(_directory.Directory, "io", "--image-opts", "-c", "read -P 7 1M 64k",
-            $"driver=raw,file.driver=nbd,file.server.type=unix,file.server.path={socket},file.export=disk").Succeeded();
-        ToolResult missing = Odisk.Run(_directory.Directory, "io", "-f", "raw", $"nbd+unix:///other?socket={socket}");
-        Assert.Equal(1, missing.ExitCode);
-        Assert.Contains("'other'", missing.Errors, StringComparison.Ordinal);
-        Assert.Equal(0, await server.StopAsync("TERM"));
-        Run("qemu-io", "qemu-utils", "-f", "qcow2", "-r", "-c", "read -P 7 1M 64k", "image");
-    }
-
-    [Fact]
     public async Task A_client_cannot_turn_a_raw_file_of_unknown_format_into_an_image()
     {
         File.WriteAllBytes(_directory.File("raw.img"), new byte[65536]);

@@ -73,4 +73,29 @@ public sealed class RefcountBlockTests
     [InlineData(5, 0x1_0000_0000UL)]
     public void A_refcount_that_does_not_fit_is_an_invariant(int order, ulong value) =>
         Assert.Throws<InvariantException>(() => RefcountBlock.Set(new byte[512], order, 0, value));
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(4)]
+    [InlineData(5)]
+    [InlineData(6)]
+    public void The_first_free_refcount_is_found_from_any_start(int order)
+    {
+        var random = new Random(order);
+        byte[] block = new byte[512];
+        int count = block.Length * 8 >> order;
+        ulong max = order == 6 ? ulong.MaxValue : (1UL << (1 << order)) - 1;
+        for (int round = 0; round < 200; round++)
+        {
+            for (int index = 0; index < count; index++)
+                RefcountBlock.Set(block, order, index, max == 1 ? 1 : 1 + (ulong)random.NextInt64((long)Math.Min(max, 1 << 20)));
+            int free = random.Next(count);
+            RefcountBlock.Set(block, order, free, 0);
+            int start = random.Next(count);
+            Assert.Equal(start <= free ? free : -1, RefcountBlock.IndexOfFree(block, order, start));
+        }
+    }
 }

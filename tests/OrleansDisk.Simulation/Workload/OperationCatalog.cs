@@ -21,7 +21,8 @@ internal static class OperationCatalog
         (4, CreateSnapshotOperation.Draw),
         (3, DeleteSnapshotOperation.Draw),
         (2, ApplySnapshotOperation.Draw),
-        (2, _ => new SettledCheckOperation()),
+        (1, _ => new SettledCheckOperation()),
+        (2, _ => new CheckInUseOperation()),
         (2, ReopenOperation.Draw),
         (1, CrashOperation.Draw),
     ];

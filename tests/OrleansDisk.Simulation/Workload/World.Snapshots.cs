@@ -67,7 +67,7 @@ internal sealed partial class World
 
     private bool CanChangeSnapshots(out bool isGrowing)
     {
-        isGrowing = Model.GrowingTo is not null;
+        isGrowing = Model.ResizingTo is not null;
         bool can = shape.DataFile == DataFileKind.None;
         HasChangedSnapshots |= can;
         return can;

@@ -135,6 +135,13 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
             throw new SimulationFailure("I2", $"corruption in the file: {string.Join("; ", report.Findings.Select(f => f.Message))}");
     }
 
+    /// <summary>Whoever looks at a moment at which everything is settled sees only what was lost before.</summary>
+    public void RefuseLeaks(CheckReport report)
+    {
+        if (report.LeakCount > InheritedLeaks && faults.Struck is null)
+            throw new SimulationFailure("I2", $"{report.LeakCount} clusters leak, {InheritedLeaks} were lost before");
+    }
+
     /// <summary>Waits until an operation on a range may begin.</summary>
     public async Task<SectorHolds.Hold> HoldAsync(long offset, long bytes)
     {

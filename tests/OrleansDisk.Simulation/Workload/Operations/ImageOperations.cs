@@ -70,6 +70,23 @@ internal sealed record SettledCheckOperation : IOperation
     }
 }
 
+/// <summary>The image is checked while others go on: at its moment nothing was wrong, leaks included.</summary>
+internal sealed record CheckInUseOperation : IOperation
+{
+    public async Task RunAsync(World world)
+    {
+        long begin = world.Model.BeginFlush();
+        bool succeeded = await world.TryAsync(async image =>
+        {
+            CheckReport report = await image.CheckAsync(new CheckOptions { MaxKeptFindings = 5 });
+            World.RefuseCorruption(report);
+            world.RefuseLeaks(report);
+        });
+        if (succeeded)
+            world.Model.EndFlush(begin);
+    }
+}
+
 /// <summary>The image is closed in order and opened again, perhaps by someone who only reads in between.</summary>
 internal sealed record ReopenOperation(bool ReadOnlyBetween) : IOperation
 {
