@@ -143,7 +143,7 @@ public sealed partial class Qcow2Image : IWritableDisk
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, bool fua = false)
     {
         if (!IsWhole(offset, data.Length))
-            return ChangePartsAsync(offset, data.Length, fua, () => WritePartsAsync(new GuestOffset(offset), data));
+            return WritePartsAsync(offset, data, fua);
         if (fua || !_metadata.Gate.TryEnterShared(out RequestGate.Ticket ticket))
             return WriteWhenAdmittedAsync(offset, data, fua);
         ValueTask write;
