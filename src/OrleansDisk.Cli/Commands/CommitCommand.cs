@@ -75,8 +75,20 @@ internal static class CommitCommand
             throw new CommandFailedException($"Block job failed: {Shell.ShellText.ErrorOf(e.InnerException!)}");
         }
         if (!options.Has("d") && !options.Has("b") && layers[0].Source is Qcow2Image top)
-            await top.MakeEmptyAsync();
+            await EmptyAsync(top, path);
         progress.Finish();
+    }
+
+    private static async Task EmptyAsync(Qcow2Image image, string path)
+    {
+        try
+        {
+            await image.MakeEmptyAsync();
+        }
+        catch (IOException e)
+        {
+            throw new CommandFailedException($"Failed to empty {path}: {Shell.ShellText.ErrorOf(e)}");
+        }
     }
 
     /// <summary>Looks at the chain, before one of its images is opened for writing.</summary>

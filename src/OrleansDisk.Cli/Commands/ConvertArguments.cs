@@ -1,6 +1,8 @@
 using System.Globalization;
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening;
+using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Cli.Commands;
 
@@ -51,11 +53,14 @@ internal sealed class ConvertArguments
         _ = Command.CacheOf(options.Value("T"), "source cache");
         _ = Command.CacheOf(options.Value("t"));
         var secrets = Secrets.Parse(options.Values("object"));
+        SnapshotSelector? snapshot = SnapshotView.Of(options);
+        if (snapshot is not null && options.Operands.Count > 2)
+            throw new CommandFailedException("No support for concatenating multiple snapshot");
         return new ConvertArguments
         {
             Options = options,
             Sources = asksForHelp ? [] : [.. options.Operands.SkipLast(1).Select(
-                operand => Command.RequestOf(options, operand, Qcow2.Io.ImageAccess.Read))],
+                operand => Command.RequestOf(options, operand, ImageAccess.Read) with { Snapshot = snapshot })],
             Target = asksForHelp ? "" : options.Operands[^1],
             TargetFormat = options.Value("O") ?? (options.Has("target-image-opts") ? null : "raw"),
             Secrets = secrets,

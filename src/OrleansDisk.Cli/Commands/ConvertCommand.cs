@@ -14,6 +14,7 @@ internal static class ConvertCommand
     private const string Help = """
           -f FORMAT              format of the source; found out when not given
           -O FORMAT              format of the target: raw (default) or qcow2
+          -l SNAPSHOT            copy an internal snapshot: ID, NAME, or snapshot.id=ID,snapshot.name=NAME
           -o OPTIONS             name=value,... of the target, as odisk create has them
           -B FILE                backing file of the target: what the source leaves to its own is left to this one
           -F FORMAT              format of that backing file
@@ -42,7 +43,7 @@ internal static class ConvertCommand
         "convert", "Copy a disk to an image of another format", Help,
         [
             Command.FormatOption, new OptionSpec('O', null, HasValue: true), new OptionSpec('o', null, HasValue: true),
-            new OptionSpec('B', null, HasValue: true), new OptionSpec('F', null, HasValue: true),
+            SnapshotView.Option, new OptionSpec('B', null, HasValue: true), new OptionSpec('F', null, HasValue: true),
             new OptionSpec('c', null, HasValue: false), new OptionSpec('S', null, HasValue: true),
             new OptionSpec('n', null, HasValue: false), new OptionSpec('\0', "target-image-opts", HasValue: false),
             new OptionSpec('\0', "target-is-zero", HasValue: false), new OptionSpec('m', null, HasValue: true),
@@ -93,7 +94,7 @@ internal static class ConvertCommand
             var sources = new List<ConvertSource>();
             foreach (DiskRequest request in arguments.Sources)
             {
-                OpenedDisk disk = await Command.OpeningAsync(request.DisplayName, () => DiskOpener.OpenAsync(request));
+                OpenedDisk disk = await SnapshotView.OpenAsync(request);
                 disks.Add(disk);
                 sources.Add(new ConvertSource(disk.Source, await disk.LayersAsync()));
             }

@@ -15,6 +15,7 @@ internal static class MeasureCommand
     private const string Help = """
           --size SIZE        size of a disk that is empty so far
           -f FORMAT          format of FILE; found out when not given
+          -l SNAPSHOT        an internal snapshot of FILE: ID, NAME, or snapshot.id=ID,snapshot.name=NAME
           -O FORMAT          format of the new image: raw (default) or qcow2
           -o OPTIONS         name=value,... of the new image, as odisk create has them
           --output=FORMAT    human (default) or json
@@ -26,7 +27,7 @@ internal static class MeasureCommand
     public static Command Command { get; } = new(
         "measure", "Tell how large a new image will be", Help,
         [
-            Command.FormatOption, new OptionSpec('O', null, HasValue: true), new OptionSpec('o', null, HasValue: true),
+            Command.FormatOption, SnapshotView.Option, new OptionSpec('O', null, HasValue: true), new OptionSpec('o', null, HasValue: true),
             new OptionSpec('\0', "size", HasValue: true), Command.OutputOption, Command.ShareOption,
             Command.ImageOptsOption, Command.ObjectOption,
         ],
@@ -42,7 +43,7 @@ internal static class MeasureCommand
         if (options.Operands.Count > 1)
             throw new CommandFailedException("At most one filename argument is allowed.");
         string? path = options.Operands.Count == 1 ? options.Operands[0] : null;
-        if (path is null && (options.Has("image-opts") || options.Has("f")))
+        if (path is null && (options.Has("image-opts") || options.Has("f") || options.Has("l")))
             throw new CommandFailedException("--image-opts, -f, and -l require a filename argument.");
         if (path is not null && size is not null)
             throw new CommandFailedException("--size N cannot be used together with a filename.");
@@ -75,8 +76,8 @@ internal static class MeasureCommand
             return target is null ? MeasureOperation.Raw(size!.Value)
                 : await MeasureOperation.Qcow2Async(target with { VirtualBytes = size!.Value }, source: null);
         }
-        await using OpenedDisk disk = await Command.OpeningAsync(
-            path, () => DiskOpener.OpenAsync(Command.RequestOf(options, path, ImageAccess.Read)));
+        await using OpenedDisk disk = await SnapshotView.OpenAsync(
+            Command.RequestOf(options, path, ImageAccess.Read) with { Snapshot = SnapshotView.Of(options) });
         if (target is null)
             return MeasureOperation.Raw(disk.Source.VirtualBytes);
         MeasuredSize measured = await MeasureOperation.Qcow2Async(target, await disk.LayersAsync());

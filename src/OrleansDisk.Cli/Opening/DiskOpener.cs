@@ -196,6 +196,7 @@ internal sealed class DiskOpener
 
     private async Task<IDiskSource> OpenQcow2Async(OpenedFile opened, ImageAccess access, bool passDiscard)
     {
+        bool isTop = _depth == 0;
         (IDiskSource? backing, bool opensBacking) = await OpenBackingAsync(opened, access);
         IBlockFile? dataFile = null;
         try
@@ -207,6 +208,7 @@ internal sealed class DiskOpener
             {
                 Access = access,
                 PassDiscard = passDiscard,
+                Snapshot = isTop ? _request.Snapshot : null,
                 OpenBacking = opensBacking,
                 Backing = backing,
                 DataFile = dataFile,

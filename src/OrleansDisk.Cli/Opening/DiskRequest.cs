@@ -1,4 +1,5 @@
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Cli.Opening;
@@ -27,6 +28,9 @@ internal sealed record DiskRequest
 
     /// <summary>Whether what lies below the image is opened too.</summary>
     public bool WithBacking { get; init; } = true;
+
+    /// <summary>The internal snapshot that is read in place of the image's disk, or null.</summary>
+    public SnapshotSelector? Snapshot { get; init; }
 
     /// <summary>Which layer below the image is opened for writing: 1 is its backing file. 0: none is.</summary>
     public int WritableDepth { get; init; }

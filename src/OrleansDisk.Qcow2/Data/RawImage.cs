@@ -24,6 +24,9 @@ public sealed class RawImage(IBlockFile file) : IWritableDisk
 
     public ValueTask ReadAsync(long offset, Memory<byte> buffer) => file.ReadAsync(offset, buffer);
 
+    /// <summary>Fills the buffer on the caller's thread, which may be any; see <see cref="IBlockFile.TryRead"/>.</summary>
+    internal bool TryRead(long offset, Span<byte> buffer) => file.TryRead(offset, buffer);
+
     public ValueTask<DiskExtent> GetExtentAsync(long offset, long bytes)
     {
         FileExtent extent = file.GetExtent(offset, offset + bytes);

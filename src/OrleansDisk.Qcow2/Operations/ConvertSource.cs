@@ -37,8 +37,8 @@ internal sealed class ConvertSources
     /// <summary>Length of all together.</summary>
     public long Bytes { get; private set; }
 
-    /// <summary>The image that alone is read, or null.</summary>
-    public Qcow2Image? SingleImage => _parts is [({ Start: 0 } only, _)] ? only.Disk as Qcow2Image : null;
+    /// <summary>The disk that alone is read, from its start, or null.</summary>
+    public IDiskSource? Single => _parts is [({ Start: 0 } only, _)] ? only.Disk : null;
 
     /// <summary>Fills the buffer; what lies past the end of a disk reads as zeros.</summary>
     public async ValueTask ReadAsync(long offset, Memory<byte> buffer)

@@ -13,13 +13,15 @@ internal sealed class ConvertWorker : IDisposable
     private readonly byte[] _buffer;
     private readonly List<ScannedRun> _runs = [];
     private readonly MappingLease? _lease;
+    private readonly RawImage? _raw;
     private readonly CompressedPart? _compressed;
 
     public ConvertWorker(ConvertSources sources, IWritableDisk target, ConvertOptions options, int partBytes)
     {
         (_sources, _target, _options) = (sources, target, options);
         _buffer = GC.AllocateUninitializedArray<byte>(partBytes, pinned: true);
-        _lease = sources.SingleImage?.Lease();
+        _lease = (sources.Single as Qcow2Image)?.Lease();
+        _raw = sources.Single as RawImage;
         if (options.Compress)
             _compressed = new CompressedPart((Qcow2Image)target, partBytes);
     }
@@ -35,7 +37,7 @@ internal sealed class ConvertWorker : IDisposable
         await _options.RunBeside(() =>
         {
             // Mostly the mapping is in the cache and the data, too: then all this takes one hop to another thread.
-            isDone = TryReadLeased(range.Start, data.Span);
+            isDone = TryReadHere(range.Start, data.Span);
             if (isDone)
                 LookThrough(range.Start, data.Span);
         });
@@ -63,11 +65,11 @@ internal sealed class ConvertWorker : IDisposable
         _compressed?.Dispose();
     }
 
-    private bool TryReadLeased(long offset, Span<byte> data)
+    private bool TryReadHere(long offset, Span<byte> data)
     {
         try
         {
-            return _lease?.TryRead(offset, data) == true;
+            return _lease is not null ? _lease.TryRead(offset, data) : _raw?.TryRead(offset, data) == true;
         }
         catch (IOException)
         {

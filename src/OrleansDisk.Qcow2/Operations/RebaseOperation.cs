@@ -112,7 +112,7 @@ public sealed class RebaseOperation
         var runs = new List<ScannedRun>();
         await _options.RunBeside(() => FindDifferences(start, old.Span, changed.Span, runs));
         foreach (ScannedRun run in runs)
-            await WriteAsync(start + run.Start, old.Slice(run.Start, run.Bytes), run.IsZero);
+            await WriteAsync(start + run.Start, old.Slice(run.Start, run.Bytes), isZero: run.IsZero);
     }
 
     private async ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, bool isZero)
@@ -127,7 +127,9 @@ public sealed class RebaseOperation
         }
     }
 
-    /// <summary>Whole clusters that differ, since a write takes up whole ones anyway.</summary>
+    /// <summary>
+    /// Whole clusters that differ, since a write takes up whole ones anyway; past the end of the old backing file they are zeros.
+    /// </summary>
     private void FindDifferences(long start, ReadOnlySpan<byte> old, ReadOnlySpan<byte> changed, List<ScannedRun> runs)
     {
         int unit = _image.Header.Geometry.ClusterBytes;
@@ -137,11 +139,11 @@ public sealed class RebaseOperation
             ReadOnlySpan<byte> cluster = old.Slice(at, bytes);
             if (!cluster.SequenceEqual(changed.Slice(at, bytes)))
             {
-                bool isZero = !cluster.ContainsAnyExcept((byte)0);
-                if (runs.Count > 0 && runs[^1].IsZero == isZero && runs[^1].Start + runs[^1].Bytes == at)
+                bool isPastOldBacking = start + at >= (_image.Backing?.VirtualBytes ?? 0);
+                if (runs.Count > 0 && runs[^1].IsZero == isPastOldBacking && runs[^1].Start + runs[^1].Bytes == at)
                     runs[^1] = runs[^1] with { Bytes = runs[^1].Bytes + bytes };
                 else
-                    runs.Add(new ScannedRun(at, bytes, isZero));
+                    runs.Add(new ScannedRun(at, bytes, IsZero: isPastOldBacking));
             }
             at += bytes;
         }

@@ -123,6 +123,24 @@ public sealed class ConvertCommandTests : IDisposable
         Assert.Equal(1, result.ExitCode);
     }
 
+    [Theory]
+    [InlineData("-l first")]
+    [InlineData("-l 1")]
+    [InlineData("-l snapshot.id=1,snapshot.name=first")]
+    [InlineData("-l snapshot.name=first")]
+    [InlineData("-l none")]
+    [InlineData("-l snapshot.id=7")]
+    [InlineData("-l snapshot.foo=7")]
+    public void An_internal_snapshot_is_copied(string snapshot)
+    {
+        _twins.Prepare("snapshot -c first top.qcow2");
+        _twins.Change("top.qcow2", "write -P 99 0 4M");
+        ToolResult result = _twins.Run(["convert", .. snapshot.Split(' '), "-O", "qcow2", "top.qcow2", "out"]);
+        _twins.Run(["measure", .. snapshot.Split(' '), "-O", "qcow2", "top.qcow2"]);
+        if (result.ExitCode == 0)
+            _twins.AssertSameDisk("out", "qcow2");
+    }
+
     [Fact]
     public void The_progress_is_qemu_imgs()
     {
