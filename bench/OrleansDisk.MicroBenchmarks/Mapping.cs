@@ -1,4 +1,5 @@
 using BenchmarkDotNet.Attributes;
+using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Metadata;
@@ -27,7 +28,7 @@ public class Mapping
         await CreateOperation.CreateAsync(path, new CreateOptions { VirtualBytes = RangeBytes, Preallocation = Preallocation.Metadata });
         _file = LocalBlockFile.Open(path, ImageAccess.Read);
         _metadata = await ImageMetadata.LoadAsync(
-            _file, externalDataFile: null, await HeaderReader.ReadAsync(_file), new Qcow2.Qcow2OpenOptions { L2CacheBytes = 256 << 20 });
+            _file, externalDataFile: null, await HeaderReader.ReadAsync(_file), new Qcow2OpenOptions { L2CacheBytes = 256 << 20 });
         long clusters = RangeBytes / _metadata.Geometry.ClusterBytes;
         var random = new Random(1);
         for (int i = 0; i < Count; i++)

@@ -62,7 +62,7 @@ public sealed class CheckInUseTests
         for (int i = 1; i <= 5; i++)
         {
             await image.WriteAsync(0, new byte[ClusterBytes]);
-            await image.GrowAsync(DiskBytes + (i << 20));
+            await image.ResizeAsync(DiskBytes + (i << 20));
         }
         Assert.True((await check).IsConsistent);
     });

@@ -82,7 +82,7 @@ public sealed class RefcountBlockTests
     [InlineData(4)]
     [InlineData(5)]
     [InlineData(6)]
-    public void The_first_free_refcount_is_found_from_any_start(int order)
+    public void The_first_free_refcount_is_found_among_any_others(int order)
     {
         var random = new Random(order);
         byte[] block = new byte[512];
