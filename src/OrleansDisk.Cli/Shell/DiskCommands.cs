@@ -143,20 +143,25 @@ internal static class DiskCommands
 
     private static async Task<bool> TruncateAsync(ShellSession session, ShellArguments arguments)
     {
-        if (arguments.Value('m') is { } mode)
+        Preallocation preallocation = arguments.Value('m') switch
         {
-            string complaint = mode is "off" or "metadata" or "falloc" or "full"
-                ? $"preallocation mode '{mode}' is not supported by this version; resize with odisk resize --preallocation={mode}"
-                : $"Invalid preallocation mode '{mode}'";
-            if (mode != "off")
-                throw new CommandFailedException(complaint);
-        }
+            null or "off" => Preallocation.Off,
+            "metadata" => Preallocation.Metadata,
+            "falloc" => Preallocation.Falloc,
+            "full" => Preallocation.Full,
+            { } mode => throw new CommandFailedException($"Invalid preallocation mode '{mode}'"),
+        };
         if (arguments.Operands.Count != 1)
             throw new ShellUsageException(arguments.Command);
         long bytes = ShellNumber.Bytes(arguments.Operands[0]);
         try
         {
-            await session.Writable.ResizeAsync(bytes);
+            await (session.Writable switch
+            {
+                Qcow2Image image => image.ResizeAsync(bytes, preallocation),
+                RawImage raw => raw.ResizeAsync(bytes, preallocation),
+                { } disk => disk.ResizeAsync(bytes),
+            });
         }
         catch (Exception e) when (Transfer.IsFailure(e))
         {

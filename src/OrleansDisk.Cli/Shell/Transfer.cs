@@ -78,7 +78,10 @@ internal sealed class Transfer(ShellArguments arguments, long offset, long bytes
     private async Task ReadAsync(ShellSession session, byte[] buffer)
     {
         if (IsVmState)
-            throw NoVmState();
+        {
+            await ImageOf(session, "VM state").ReadVmStateAsync(offset, buffer);
+            return;
+        }
         RequireInside(session, offset, bytes);
         await session.Disk.Source.ReadAsync(offset, buffer);
     }
@@ -87,7 +90,10 @@ internal sealed class Transfer(ShellArguments arguments, long offset, long bytes
     {
         IWritableDisk disk = session.Writable;
         if (IsVmState)
-            throw NoVmState();
+        {
+            await ImageOf(session, "VM state").WriteVmStateAsync(offset, buffer);
+            return;
+        }
         RequireInside(session, offset, bytes);
         bool isThrough = arguments.Has('f') || session.Disk.Request.Cache.Writethrough;
         if (IsZeroes)
@@ -110,8 +116,7 @@ internal sealed class Transfer(ShellArguments arguments, long offset, long bytes
 
     private async Task WriteCompressedAsync(ShellSession session, byte[] buffer)
     {
-        if (session.Disk.Image is not { } image)
-            throw new NotSupportedException($"the format '{session.Disk.Source.Format}' has no compressed clusters");
+        Qcow2Image image = ImageOf(session, "compressed clusters");
         int clusterBytes = image.Header.Geometry.ClusterBytes;
         bool reachesEnd = offset + bytes == image.VirtualBytes;
         if (offset % clusterBytes != 0 || (bytes % clusterBytes != 0 && !reachesEnd))
@@ -167,5 +172,7 @@ internal sealed class Transfer(ShellArguments arguments, long offset, long bytes
         return [];
     }
 
-    private static Qcow2UnsupportedException NoVmState() => new("the VM state", "use the disk, without -b");
+    /// <summary>The image, for what only an image has.</summary>
+    private static Qcow2Image ImageOf(ShellSession session, string what) => session.Disk.Image
+        ?? throw new NotSupportedException($"the format '{session.Disk.Source.Format}' has no {what}");
 }
