@@ -134,6 +134,10 @@ public sealed partial class Qcow2Image
                 throw new SnapshotException(SnapshotError.RefcountsFull,
                     $"{e.Message} ({Header.Geometry.RefcountBits} bits); delete snapshots, or convert '{FileName}' with a larger refcount_bits");
             }
+            finally
+            {
+                _metadata.Order.NoteDataWritten(); // copies that came to nothing lie in free space; the last flush covers them, too
+            }
         }
         await ReclaimAsync(); // what was given up becomes free while requests go on
     }

@@ -88,6 +88,10 @@ public sealed class FaultTests
                 new FlushOperation(),
                 new DiscardOperation(0, 20_000, Fua: true),
                 new CompressedWriteOperation(0),
+                new CreateSnapshotOperation("third"),
+                new WriteOperation(2048, 3000, Fua: false),
+                new ApplySnapshotOperation("third"),
+                new DeleteSnapshotOperation("third"),
                 new FlushOperation(),
             ],
         };

@@ -93,8 +93,8 @@ internal sealed class MappingRevision(ImageMetadata metadata, CancellationToken 
     public async ValueTask<L1Entry> ReclaimAsync(L1Entry entry)
     {
         HostCluster table = _geometry.ClusterOf(entry.L2Table);
-        if (await Refcounts.GetAsync(table) != 1)
-            return L1Entry.To(entry.L2Table, copied: false); // what is below a shared table is shared
+        // Looked at even if others share the table: a reference that a crash leaked looks the same, and says nothing of what is below.
+        bool isOwn = await Refcounts.GetAsync(table) == 1;
         await ReadTableAsync(entry);
         bool hasChanged = false;
         foreach (int index in _used)
@@ -106,7 +106,7 @@ internal sealed class MappingRevision(ImageMetadata metadata, CancellationToken 
             hasChanged = true;
         }
         if (!hasChanged)
-            return L1Entry.To(entry.L2Table, copied: true);
+            return L1Entry.To(entry.L2Table, isOwn);
         HostOffset place = await WriteAsync(_table);
         await Refcounts.LowerAsync(table, 1, MetadataMap.L2Table);
         return L1Entry.To(place, copied: true);

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
 
@@ -9,7 +10,7 @@ namespace OrleansDisk.Interop.Tests.Fuzz;
 
 /// <summary>
 /// Everything that can be done to an image, done to a mutant: info, check, map, read, write, zero, discard, flush, grow,
-/// close, check. An error that a caller expects is an answer; everything else fails.
+/// snapshots, close, check. An error that a caller expects is an answer; everything else fails.
 /// </summary>
 internal sealed class MutantPass(string path, byte[] bytes, int seed)
 {
@@ -132,6 +133,7 @@ internal sealed class MutantPass(string path, byte[] bytes, int seed)
             for (int i = 0; i < WriteCount && image.VirtualBytes > 0; i++)
                 await ChangeAsync(image);
             await VerifyAsync(image);
+            await ChangeSnapshotsAsync(image);
             // Never so large that the L1 table alone would fill the file.
             if (_random.Next(3) == 0 && image.VirtualBytes < 1L << 34)
                 await TryAsync(() => image.ResizeAsync(image.VirtualBytes + (_random.Next(2) == 0 ? 1 << 20 : 1 << 26)));
@@ -140,6 +142,25 @@ internal sealed class MutantPass(string path, byte[] bytes, int seed)
         {
             await TryAsync(image.CloseAsync);
         }
+    }
+
+    /// <summary>A snapshot is taken; one that was there is deleted, or becomes the disk.</summary>
+    private async Task ChangeSnapshotsAsync(Qcow2Image image)
+    {
+        await TryAsync(() => image.CreateSnapshotAsync(new SnapshotDescription { Name = "new", Date = DateTimeOffset.UnixEpoch }));
+        await VerifyAsync(image);
+        IReadOnlyList<SnapshotEntry> snapshots = await image.ListSnapshotsAsync();
+        if (snapshots.Count == 0)
+            return;
+        string id = snapshots[_random.Next(snapshots.Count)].Id;
+        if (_random.Next(2) == 0)
+        {
+            await TryAsync(() => image.DeleteSnapshotAsync(id));
+            await VerifyAsync(image);
+            return;
+        }
+        _model = null;
+        await TryAsync(() => image.ApplySnapshotAsync(id));
     }
 
     private async Task ChangeAsync(Qcow2Image image)

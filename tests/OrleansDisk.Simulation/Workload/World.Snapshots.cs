@@ -22,17 +22,9 @@ internal sealed partial class World
         long begin = Model.BeginFlush();
         long[] from = Model.BeginRead(0, VirtualBytes);
         bool isFull = false;
+        var what = new SnapshotDescription { Name = name, Date = DateTimeOffset.UnixEpoch };
         bool succeeded = await TryChangeAsync(2 * VirtualBytes, async image =>
-        {
-            try
-            {
-                await image.CreateSnapshotAsync(new SnapshotDescription { Name = name, Date = DateTimeOffset.UnixEpoch });
-            }
-            catch (SnapshotException e) when (e.Error == SnapshotError.RefcountsFull && shape.RefcountOrder <= LastFullOrder)
-            {
-                isFull = true;
-            }
-        });
+            isFull = await IsFullAsync(() => image.CreateSnapshotAsync(what)));
         if (isFull || (!succeeded && !Image.HasFailed))
             Snapshots.Refused(name);
         if (isFull || !succeeded)
@@ -58,12 +50,32 @@ internal sealed partial class World
     {
         if (!CanChangeSnapshots(out _) || Snapshots.Find(name) is not { } contents || contents.Count != Model.SectorCount)
             return;
-        await ChangeAsync(Model.BeginApply(contents), 2 * VirtualBytes, isDurable: true, image => new ValueTask(image.ApplySnapshotAsync(name)));
+        DiskModel.Change change = Model.BeginApply(contents);
+        bool isFull = false;
+        bool succeeded = await TryChangeAsync(2 * VirtualBytes, async image =>
+            isFull = await IsFullAsync(() => image.ApplySnapshotAsync(name))); // a crash may have left references too many
+        if (succeeded && !isFull)
+            change.Succeed(isDurable: true);
+        else
+            change.EndUncertain();
     }
 
     /// <summary>The snapshots as all programs see them in the file.</summary>
     private Task<IReadOnlyDictionary<string, byte[]>> ReadSnapshotsAsync() =>
         SnapshotReader.ReadAsync(() => CrashView.Of(StartImage.Name, Disk.Visible), Options() with { OpenFile = Limits.OpenBacking });
+
+    private async Task<bool> IsFullAsync(Func<Task> act)
+    {
+        try
+        {
+            await act();
+            return false;
+        }
+        catch (SnapshotException e) when (e.Error == SnapshotError.RefcountsFull && shape.RefcountOrder <= LastFullOrder)
+        {
+            return true;
+        }
+    }
 
     private bool CanChangeSnapshots(out bool isGrowing)
     {
