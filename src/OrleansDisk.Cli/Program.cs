@@ -13,6 +13,7 @@ internal static class Program
     [
         AmendCommand.Command,
         BenchCommand.Command,
+        BitmapCommand.Command,
         CheckCommand.Command,
         CommitCommand.Command,
         CompareCommand.Command,

@@ -10,9 +10,16 @@ namespace OrleansDisk.Exports;
 /// <param name="canMultiConnect">Whether clients may open several connections; the server must have room for them.</param>
 public sealed class DiskExport(string name, string description, SharedDisk disk, bool canMultiConnect) : INbdExport
 {
+    private IReadOnlyList<string>? _metaContexts;
+
     public string Name => name;
 
     public string Description => description;
+
+    /// <summary>What clients can be told beside base:allocation.</summary>
+    public IReadOnlyList<DiskContext> Contexts { get; init; } = [];
+
+    public IReadOnlyList<string> MetaContexts => _metaContexts ??= [.. Contexts.Select(context => context.Name)];
 
     public ValueTask<INbdExportSession> ConnectAsync(CancellationToken cancellation)
     {
@@ -27,12 +34,12 @@ public sealed class DiskExport(string name, string description, SharedDisk disk,
             CanCache = true,
             CanMultiConnect = canMultiConnect,
         };
-        return new ValueTask<INbdExportSession>(new Session(disk, info));
+        return new ValueTask<INbdExportSession>(new Session(disk, Contexts, info));
     }
 
-    private sealed class Session(SharedDisk disk, NbdExportInfo info) : INbdExportSession
+    private sealed class Session(SharedDisk disk, IReadOnlyList<DiskContext> contexts, NbdExportInfo info) : INbdExportSession
     {
-        private readonly DiskSession _requests = new(disk);
+        private readonly DiskSession _requests = new(disk, contexts: contexts);
 
         public NbdExportInfo Info => info;
 

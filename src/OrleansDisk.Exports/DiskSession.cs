@@ -16,7 +16,9 @@ public delegate void RefusedRequests(ReadOnlySpan<NbdRequest> requests);
 /// <param name="disk">The disk.</param>
 /// <param name="account">Told of completed writes and flushes, or null.</param>
 /// <param name="refused">Takes what comes after the disk was closed; null when it can't be, as long as there are sessions.</param>
-public sealed class DiskSession(SharedDisk disk, IWriteAccount? account = null, RefusedRequests? refused = null) : IDisposable
+/// <param name="contexts">The export's metadata contexts beside base:allocation.</param>
+public sealed class DiskSession(
+    SharedDisk disk, IWriteAccount? account = null, RefusedRequests? refused = null, IReadOnlyList<DiskContext>? contexts = null) : IDisposable
 {
     private readonly Lock _gate = new();
     private readonly Stack<RequestTurn> _spare = [];
@@ -25,6 +27,8 @@ public sealed class DiskSession(SharedDisk disk, IWriteAccount? account = null, 
     internal SharedDisk Disk => disk;
 
     internal IWriteAccount? Account => account;
+
+    internal IReadOnlyList<DiskContext> Contexts { get; } = contexts ?? [];
 
     /// <summary>Whether the disk was closed; requests go to the other place from then on.</summary>
     public bool HasEnded => disk.HasEnded;

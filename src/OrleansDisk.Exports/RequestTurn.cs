@@ -133,6 +133,10 @@ internal sealed class RequestTurn(DiskSession session)
 
     private async ValueTask ReportExtentsAsync(NbdRequest request)
     {
+        foreach (int context in request.WantedContexts)
+            await session.Contexts[context].ReportAsync(request, context, session.Disk);
+        if (!request.WantsAllocation)
+            return;
         await foreach (MapExtent extent in MapOperation.WalkAsync(session.Disk.Layers, request.Offset, request.Length))
         {
             if (!request.AddExtent((uint)extent.Bytes, StateOf(extent)))

@@ -68,7 +68,7 @@ public sealed partial class Qcow2Image
         {
             await GuardAsync(() =>
             {
-                ThrowIfUnwritable(offset, bytes);
+                BeginChange(offset, bytes);
                 return change();
             });
         }

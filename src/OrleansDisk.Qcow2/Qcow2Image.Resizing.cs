@@ -36,7 +36,7 @@ public sealed partial class Qcow2Image
             throw new Qcow2Exception("Preallocation can't be used for shrinking an image");
         // VM state lies behind the disk: it would become a part of it, or be looked for elsewhere.
         await GuardAsync(() => new ValueTask(new ImageSnapshots(_metadata).DropVmStateAsync()));
-        await GuardAsync(() => new ValueTask(virtualBytes < VirtualBytes
+        await GuardAsync(() => ResizingBitmapsAsync(virtualBytes, () => virtualBytes < VirtualBytes
             ? _resize.ShrinkAsync(virtualBytes) : _resize.GrowAsync(virtualBytes, preallocation)));
     }
 }

@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Bitmaps;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Check.Repair;
 using OrleansDisk.Qcow2.Compression;
@@ -42,6 +43,7 @@ public sealed partial class Qcow2Image : IWritableDisk
         _zeroes = new GuestZeroes(metadata, _reader, _writer, backing is not null);
         _resize = new DiskResize(metadata, _data, backing, _writer, _zeroes);
         _compressedWriter = new CompressedWriter(metadata);
+        _bitmaps = new ImageBitmaps(metadata);
     }
 
     public string FileName => _file.Name;
@@ -108,7 +110,7 @@ public sealed partial class Qcow2Image : IWritableDisk
             ImageMetadata metadata = await ImageMetadata.LoadAsync(file, dataFile, header, options);
             IDiskSource? backing = options.Backing
                 ?? (options.OpenBacking ? await BackingChain.OpenAsync(file.Name, header, options, above) : null);
-            return new Qcow2Image(file, metadata, cipher, backing);
+            return await StartAsync(new Qcow2Image(file, metadata, cipher, backing));
         }
         catch when (dataFile is not null)
         {
@@ -149,7 +151,7 @@ public sealed partial class Qcow2Image : IWritableDisk
         ValueTask write;
         try
         {
-            ThrowIfUnwritable(offset, data.Length);
+            BeginChange(offset, data.Length);
             write = _writer.WriteAsync(new GuestOffset(offset), data);
         }
         catch (Exception e)
@@ -196,7 +198,7 @@ public sealed partial class Qcow2Image : IWritableDisk
     public MappingLease Lease()
     {
         ThrowIfClosed();
-        return new MappingLease(_metadata, _data, _reader);
+        return new MappingLease(_metadata, _data, _reader, _bitmaps.Tracking);
     }
 
     /// <summary>
@@ -228,7 +230,7 @@ public sealed partial class Qcow2Image : IWritableDisk
         try
         {
             if (!IsReadOnly && !_metadata.Health.HasFailed)
-                await GuardAsync(SettleAndMarkCleanAsync);
+                await GuardAsync(StopAsync);
             if (last is not null)
             {
                 await _metadata.IdleAsync();
@@ -295,7 +297,7 @@ public sealed partial class Qcow2Image : IWritableDisk
     {
         await RunAsync(() =>
         {
-            ThrowIfUnwritable(offset, bytes);
+            BeginChange(offset, bytes);
             return change();
         });
         if (fua)
@@ -359,7 +361,8 @@ public sealed partial class Qcow2Image : IWritableDisk
         }
     }
 
-    private void ThrowIfUnwritable(long offset, long bytes)
+    /// <summary>Refuses a change of a range that can't be, and lets the bitmaps know of one that is about to be.</summary>
+    private void BeginChange(long offset, long bytes)
     {
         ThrowIfClosed();
         ThrowIfOutside(offset, bytes);
@@ -367,6 +370,7 @@ public sealed partial class Qcow2Image : IWritableDisk
             throw new Qcow2Exception($"'{FileName}' is open read-only");
         _metadata.Health.ThrowIfFailed();
         _metadata.EnsureDisjoint();
+        _bitmaps.Tracking.NoteChange(offset, bytes);
     }
 
     private void ThrowIfClosed()

@@ -217,19 +217,6 @@ public sealed class HeaderTests : IDisposable
         Tool.Run("qemu-io", "-r", "-f", "qcow2", "-c", "read -P 0x77 0 64k", _path);
     }
 
-    [Fact]
-    public async Task An_image_with_persistent_bitmaps_is_read_and_not_written()
-    {
-        Create("cluster_size=64k");
-        Disk.QemuIo(_path, "write -P 0x77 0 1M");
-        Tool.Run("qemu-img", "bitmap", "--add", _path, "changes");
-        string before = Judge.Fingerprint(_path);
-        var error = (Qcow2UnsupportedException)await RefusedAsync(ImageAccess.Write);
-        Assert.Contains("bitmap", error.Message, StringComparison.Ordinal);
-        await ReadsPatternAsync(0x77);
-        Assert.Equal(before, Judge.Fingerprint(_path));
-    }
-
     [Theory]
     [InlineData(0, new byte[] { 0 }, "Image is not in qcow2 format")]
     [InlineData(4, new byte[] { 0, 0, 0, 4 }, "Unsupported qcow2 version 4")]

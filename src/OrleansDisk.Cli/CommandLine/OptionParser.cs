@@ -20,6 +20,9 @@ internal sealed class ParsedOptions(IReadOnlyList<string> arguments)
 
     public List<string> Operands { get; } = [];
 
+    /// <summary>The options with their values, in the order in which they were given.</summary>
+    public IReadOnlyList<(string Name, string Value)> Options => _options;
+
     public bool Has(string name) => _options.Exists(o => o.Name == name);
 
     /// <summary>The value that was given last, or null.</summary>

@@ -24,6 +24,8 @@ internal static class NbdCommand
           -r, --read-only          refuse writing
           -x, --export-name=NAME   the name that clients ask for (default: empty)
           -D, --description=TEXT   tell clients this about the export
+          -B, --bitmap=NAME        tell clients of this dirty bitmap; may be given several times
+          -A, --allocation-depth   tell clients which layer of the chain holds what
           -e, --shared=N           clients at once (default: 1; 0: any number)
           -t, --persistent         go on when the last client has left
               --image-opts         FILE is a list of options: driver=qcow2,file.filename=...
@@ -49,6 +51,7 @@ internal static class NbdCommand
             new OptionSpec('p', "port", HasValue: true), new OptionSpec('f', "format", HasValue: true),
             new OptionSpec('r', "read-only", HasValue: false), new OptionSpec('x', "export-name", HasValue: true),
             new OptionSpec('D', "description", HasValue: true), new OptionSpec('e', "shared", HasValue: true),
+            new OptionSpec('B', "bitmap", HasValue: true), new OptionSpec('A', "allocation-depth", HasValue: false),
             new OptionSpec('t', "persistent", HasValue: false), new OptionSpec('\0', "discard", HasValue: true),
             new OptionSpec('\0', "fork", HasValue: false), new OptionSpec('\0', "pid-file", HasValue: true),
             new OptionSpec('v', "verbose", HasValue: false), Command.ImageOptsOption, Command.ObjectOption,
@@ -65,10 +68,12 @@ internal static class NbdCommand
         if (Background.IsChild)
             Background.Detach();
         var turns = new ImageTurns();
-        SharedDisk disk = await Command.OpeningAsync(options.Disk.DisplayName, () => turns.RunAsync(() => OpenAsync(options, turns)));
+        (SharedDisk disk, Qcow2Image? image) = await Command.OpeningAsync(
+            options.Disk.DisplayName, () => turns.RunAsync(() => OpenAsync(options, turns)));
         try
         {
-            var export = new DiskExport(options.ExportName, options.Description, disk, canMultiConnect: options.ClientLimit > 1);
+            IReadOnlyList<DiskContext> contexts = await turns.RunAsync(() => ExportContexts.FindAsync(options, image ?? disk.Source));
+            var export = new DiskExport(options.ExportName, options.Description, disk, canMultiConnect: options.ClientLimit > 1) { Contexts = contexts };
             using var upkeep = new DiskUpkeep(disk, TimeProvider.System);
             await ServeAsync(options, export, terminal);
         }
@@ -117,10 +122,10 @@ internal static class NbdCommand
         }
     }
 
-    private static async Task<SharedDisk> OpenAsync(NbdOptions options, ImageTurns turns)
+    private static async Task<(SharedDisk Disk, Qcow2Image? Image)> OpenAsync(NbdOptions options, ImageTurns turns)
     {
         OpenedDisk disk = await DiskOpener.OpenAsync(options.Disk);
-        return new SharedDisk(disk.Source, await disk.LayersAsync(), turns);
+        return (new SharedDisk(disk.Source, await disk.LayersAsync(), turns), disk.Image);
     }
 
     private static IReadOnlyCollection<NbdListenAddress> Addresses(NbdOptions options)

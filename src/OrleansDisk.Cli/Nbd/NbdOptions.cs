@@ -24,6 +24,12 @@ internal sealed record NbdOptions
 
     public string Description { get; init; } = "";
 
+    /// <summary>Bitmaps that clients are told of.</summary>
+    public IReadOnlyList<string> Bitmaps { get; init; } = [];
+
+    /// <summary>Whether clients are told in which layer of the chain what they see lies.</summary>
+    public bool TellsAllocationDepth { get; init; }
+
     /// <summary>Clients served at once.</summary>
     public int ClientLimit { get; init; } = 1;
 
@@ -54,6 +60,8 @@ internal sealed record NbdOptions
             Port = Number(options.Value("port"), "port", 65535) ?? DefaultPort,
             ExportName = options.Value("export-name") ?? "",
             Description = options.Value("description") ?? "",
+            Bitmaps = [.. options.Values("bitmap")],
+            TellsAllocationDepth = options.Has("allocation-depth"),
             ClientLimit = clients == 0 ? int.MaxValue : clients,
             IsPersistent = options.Has("persistent"),
             IsReadOnly = options.Has("read-only"),

@@ -8,9 +8,6 @@ namespace OrleansDisk.Nbd.Server;
 internal sealed class Handshake(
     Connection connection, StreamSocket socket, HandshakeDeadline deadline, CancellationToken cancellation)
 {
-    private const string Allocation = "base:allocation";
-    private const uint AllocationId = 1;
-
     // Enough for the longest name and many queries; nothing longer is read into memory.
     private const int MaxOptionBytes = 64 << 10;
     private const int MaxSkippedBytes = 1 << 20;
@@ -20,7 +17,7 @@ internal sealed class Handshake(
     private bool _fixedNewstyle;
     private bool _noZeroes;
     private bool _structuredReplies;
-    private string? _allocationExportName;
+    private ContextSelection? _contexts;
     private INbdExport? _export;
     private INbdExportSession? _session;
 
@@ -177,31 +174,32 @@ internal sealed class Handshake(
         }
     }
 
-    /// <summary>"NBD_OPT_LIST_META_CONTEXT" and "NBD_OPT_SET_META_CONTEXT": base:allocation is the only context.</summary>
+    /// <summary>"NBD_OPT_LIST_META_CONTEXT" and "NBD_OPT_SET_META_CONTEXT".</summary>
     private void AnswerMetaContext(bool isSet, OptionData data)
     {
         if (isSet)
-            _allocationExportName = null;
+            _contexts = null;
         if (!_structuredReplies)
             throw new InvalidOptionException("meta contexts need structured replies, which were not asked for");
         string name = data.TakeString("export name");
         uint queryCount = data.TakeUInt32("number of queries");
-        bool wanted = !isSet && queryCount == 0;
+        var queries = new List<string>();
         for (uint i = 0; i < queryCount; i++)
-        {
-            string query = data.TakeString("query");
-            wanted |= query == Allocation || (!isSet && query == "base:");
-        }
+            queries.Add(data.TakeString("query"));
         data.MustEnd();
-        if (ExportLookup.Find(connection.Exports, name) is null)
+        if (ExportLookup.Find(connection.Exports, name) is not { } export)
         {
             _replies.Fail(NbdOptionReply.ErrorUnknown, $"no export is named '{name}'");
             return;
         }
-        if (wanted)
-            _replies.AddMetaContext(isSet ? AllocationId : 0, Allocation);
-        if (wanted && isSet)
-            _allocationExportName = name;
+        ContextSelection selection = isSet
+            ? ContextSelection.Select(name, export.MetaContexts, queries) : ContextSelection.List(name, export.MetaContexts, queries);
+        if (selection.WantsAllocation)
+            _replies.AddMetaContext(isSet ? ContextSelection.AllocationId : 0, ContextSelection.Allocation);
+        foreach (int context in selection.Contexts)
+            _replies.AddMetaContext(isSet ? ContextSelection.IdOf(context) : 0, export.MetaContexts[context]);
+        if (isSet)
+            _contexts = selection;
         _replies.Acknowledge();
     }
 
@@ -271,7 +269,8 @@ internal sealed class Handshake(
         return new NegotiatedExport(_session!, export.Name, _session!.Info)
         {
             StructuredReplies = _structuredReplies,
-            AllocationContextId = _allocationExportName == name ? AllocationId : null,
+            WantsAllocation = _contexts?.ExportName == name && _contexts.WantsAllocation,
+            Contexts = _contexts?.ExportName == name ? _contexts.Contexts : [],
         };
     }
 

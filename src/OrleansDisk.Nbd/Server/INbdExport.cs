@@ -13,6 +13,12 @@ public interface INbdExport
     string Description { get; }
 
     /// <summary>
+    /// Names of the metadata contexts that clients can ask for beside base:allocation, such as qemu:dirty-bitmap:NAME.
+    /// Requests name them by their places in this list, which never changes.
+    /// </summary>
+    IReadOnlyList<string> MetaContexts => [];
+
+    /// <summary>
     /// Connects one client: called once for every connection that enters the transmission phase, before the size is
     /// told to the client, and for one that only asks for information (NBD_OPT_INFO), which ends soon. Fails with
     /// <see cref="NbdExportException"/> when the export can't be had. The token is cancelled when the client or the

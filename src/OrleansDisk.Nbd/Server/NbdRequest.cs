@@ -28,6 +28,12 @@ public abstract class NbdRequest
     /// <summary>Whether the client can be told which parts of a read are holes, by <see cref="AddExtent"/>.</summary>
     public bool WantsHoles { get; protected set; }
 
+    /// <summary>Whether a block-status request is to be told of base:allocation.</summary>
+    public bool WantsAllocation { get; protected set; }
+
+    /// <summary>The other contexts that a block-status request is to be told of: places in <see cref="INbdExport.MetaContexts"/>.</summary>
+    public IReadOnlyList<int> WantedContexts { get; protected set; } = [];
+
     /// <summary>
     /// Reports the next extent of a block-status request (base:allocation), or of a read that <see cref="WantsHoles"/>.
     /// Extents follow each other without gaps from <see cref="Offset"/>; neighbours of one state are merged. A
@@ -37,6 +43,15 @@ public abstract class NbdRequest
     /// </summary>
     /// <returns>Whether more extents are of use: false once the range is covered, or the reply is full.</returns>
     public abstract bool AddExtent(uint length, NbdExtentState state);
+
+    /// <summary>
+    /// Reports the next extent of a block-status request in one of its <see cref="WantedContexts"/>, as
+    /// <see cref="AddExtent(uint, NbdExtentState)"/> does; each context needs at least one.
+    /// </summary>
+    /// <param name="context">The context's place in <see cref="INbdExport.MetaContexts"/>.</param>
+    /// <param name="length">Bytes of the extent.</param>
+    /// <param name="flags">What the context says of it.</param>
+    public abstract bool AddExtent(int context, uint length, uint flags);
 
     /// <summary>Ends the request; call it once. The request must not be touched afterwards.</summary>
     /// <param name="error">What the client is told.</param>

@@ -34,10 +34,12 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
     private const int Completed = 2;
 
     private readonly ExtentList _extents = new();
+
+    /// <summary>Extents of the contexts beside base:allocation, in the order of <see cref="NbdRequest.WantedContexts"/>.</summary>
+    private ExtentList[] _contextExtents = [];
     private byte[]? _buffer;
     private ulong _cookie;
     private bool _structured;
-    private uint _contextId;
     private int _state;
     private bool _abandoned;
 
@@ -65,7 +67,6 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
         ChargedBytes = chargedBytes;
         _cookie = header.Cookie;
         _structured = export.StructuredReplies;
-        _contextId = export.AllocationContextId ?? 0;
         bool isRead = Command == NbdCommand.Read;
         WantsHoles = isRead && _structured && (Flags & NbdCommandFlags.DontFragment) == 0;
         if (isRead || Command == NbdCommand.Write)
@@ -73,8 +74,22 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
         if (isRead)
             _extents.Start(Length, MaxReadExtents);
         else if (Command == NbdCommand.BlockStatus)
-            _extents.Start(Length, (Flags & NbdCommandFlags.RequestOne) != 0 ? 1 : MaxStatusExtents);
+            StartStatus(export);
         Volatile.Write(ref _state, Open);
+    }
+
+    /// <summary>What a reply can hold is shared by the contexts.</summary>
+    private void StartStatus(in NegotiatedExport export)
+    {
+        WantsAllocation = export.WantsAllocation;
+        WantedContexts = export.Contexts;
+        int count = WantedContexts.Count;
+        int maxExtents = (Flags & NbdCommandFlags.RequestOne) != 0 ? 1 : Math.Max(1, MaxStatusExtents / (count + 1));
+        _extents.Start(Length, maxExtents);
+        while (_contextExtents.Length < count)
+            _contextExtents = [.. _contextExtents, new ExtentList()];
+        for (int i = 0; i < count; i++)
+            _contextExtents[i].Start(Length, maxExtents);
     }
 
     /// <summary>Makes a free request the reply to one that was refused.</summary>
@@ -90,10 +105,20 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
 
     public override bool AddExtent(uint length, NbdExtentState state) => Command switch
     {
-        NbdCommand.BlockStatus => _extents.Add(length, state),
+        NbdCommand.BlockStatus => WantsAllocation && _extents.Add(length, state),
         NbdCommand.Read => AddReadExtent(length, state),
         _ => false,
     };
+
+    public override bool AddExtent(int context, uint length, uint flags)
+    {
+        for (int i = 0; i < WantedContexts.Count; i++)
+        {
+            if (WantedContexts[i] == context)
+                return _contextExtents[i].Add(length, (NbdExtentState)flags);
+        }
+        return false;
+    }
 
     public override void Complete(NbdError error, string? message = null)
     {
@@ -124,6 +149,8 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
         if (_abandoned)
             return false;
         _extents.End();
+        foreach (ExtentList extents in _contextExtents)
+            extents.End();
         Buffer = default;
         if (_buffer is not null && (!keepsBuffer || _buffer.Length > KeptBufferBytes))
         {
@@ -187,7 +214,7 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
 
     private void Encode(NbdError error, string? message)
     {
-        if (error == NbdError.None && Command == NbdCommand.BlockStatus && _extents.Extents.Length == 0)
+        if (error == NbdError.None && Command == NbdCommand.BlockStatus && LacksExtents())
         {
             error = NbdError.InputOutput;
             message = "the export reported no extent";
@@ -219,12 +246,32 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
         Reply.AddSimple(_cookie, error);
     }
 
+    private bool LacksExtents()
+    {
+        bool lacks = WantsAllocation && _extents.Extents.IsEmpty;
+        for (int i = 0; i < WantedContexts.Count; i++)
+            lacks |= _contextExtents[i].Extents.IsEmpty;
+        return lacks;
+    }
+
     private void EncodeBlockStatus()
     {
+        int count = WantedContexts.Count;
+        int bytes = WantsAllocation ? ReplyBuffer.BlockStatusBytes(TrimmedExtents(_extents).Length) : 0;
+        for (int i = 0; i < count; i++)
+            bytes += ReplyBuffer.BlockStatusBytes(TrimmedExtents(_contextExtents[i]).Length);
+        Reply.Start(bytes);
+        if (WantsAllocation)
+            Reply.AddBlockStatusChunk(_cookie, isLast: count == 0, ContextSelection.AllocationId, _extents.Extents);
+        for (int i = 0; i < count; i++)
+            Reply.AddBlockStatusChunk(_cookie, isLast: i + 1 == count, ContextSelection.IdOf(WantedContexts[i]), _contextExtents[i].Extents);
+    }
+
+    private ReadOnlySpan<Extent> TrimmedExtents(ExtentList extents)
+    {
         if ((Flags & NbdCommandFlags.RequestOne) != 0)
-            _extents.TrimToRange();
-        Reply.Start(ReplyBuffer.ChunkHeaderBytes + 4 + _extents.Extents.Length * 8);
-        Reply.AddBlockStatusChunk(_cookie, _contextId, _extents.Extents);
+            extents.TrimToRange();
+        return extents.Extents;
     }
 
     private void EncodeRead()

@@ -73,10 +73,13 @@ internal sealed unsafe class ReplyBuffer(BufferPool pool)
         BinaryPrimitives.WriteUInt32BigEndian(body[8..], bytes);
     }
 
-    /// <summary>NBD_REPLY_TYPE_BLOCK_STATUS, the only chunk of its reply.</summary>
-    public void AddBlockStatusChunk(ulong cookie, uint contextId, ReadOnlySpan<Extent> extents)
+    /// <summary>Bytes of a chunk of block status.</summary>
+    public static int BlockStatusBytes(int extentCount) => ChunkHeaderBytes + 4 + extentCount * 8;
+
+    /// <summary>NBD_REPLY_TYPE_BLOCK_STATUS, what one context says.</summary>
+    public void AddBlockStatusChunk(ulong cookie, bool isLast, uint contextId, ReadOnlySpan<Extent> extents)
     {
-        Span<byte> body = AddChunk(NbdChunkType.BlockStatus, cookie, isLast: true, 4 + extents.Length * 8, 0);
+        Span<byte> body = AddChunk(NbdChunkType.BlockStatus, cookie, isLast, 4 + extents.Length * 8, 0);
         BinaryPrimitives.WriteUInt32BigEndian(body, contextId);
         body = body[4..];
         foreach (Extent extent in extents)

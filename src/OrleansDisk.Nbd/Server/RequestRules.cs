@@ -7,8 +7,14 @@ internal readonly record struct NegotiatedExport(INbdExportSession Session, stri
 {
     public bool StructuredReplies { get; init; }
 
-    /// <summary>The id of base:allocation when it was selected for this export.</summary>
-    public uint? AllocationContextId { get; init; }
+    /// <summary>Whether base:allocation was selected for this export.</summary>
+    public bool WantsAllocation { get; init; }
+
+    /// <summary>The other contexts that were selected: places in <see cref="INbdExport.MetaContexts"/>.</summary>
+    public IReadOnlyList<int> Contexts { get; init; } = [];
+
+    /// <summary>Whether there is anything that a block-status request could be told.</summary>
+    public bool HasContexts => WantsAllocation || Contexts.Count > 0;
 
     /// <summary>NBD protocol, "Transmission flags".</summary>
     public NbdTransmissionFlags TransmissionFlags
@@ -77,7 +83,7 @@ internal sealed class RequestRules(NegotiatedExport export, uint maxRequestBytes
         NbdCommand.Cache when _info.CanCache => NbdCommandFlags.None,
         NbdCommand.WriteZeroes when _info.CanWriteZeroes || _info.IsReadOnly =>
             NbdCommandFlags.NoHole | (_info.CanFastZero ? NbdCommandFlags.FastZero : NbdCommandFlags.None),
-        NbdCommand.BlockStatus when export.AllocationContextId is not null => NbdCommandFlags.RequestOne,
+        NbdCommand.BlockStatus when export.HasContexts => NbdCommandFlags.RequestOne,
         _ => null,
     };
 

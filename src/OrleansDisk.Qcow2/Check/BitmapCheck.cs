@@ -7,9 +7,6 @@ namespace OrleansDisk.Qcow2.Check;
 /// <summary>Counts what persistent bitmaps occupy: directory, tables, bits (qcow2 specification, "Bitmaps").</summary>
 internal sealed class BitmapCheck(IBlockFile file, Header header, ReferenceCounts references, CheckLog log)
 {
-    private const ulong TableOffsetMask = 0x00ff_ffff_ffff_fe00;
-    private const ulong AllOnesFlag = 1;
-
     private readonly TableReader _tableReader = new(file);
 
     public async Task CountAsync()
@@ -68,14 +65,11 @@ internal sealed class BitmapCheck(IBlockFile file, Header header, ReferenceCount
             ReadOnlyMemory<byte> window = await _tableReader.ReadAsync(table + at, bytes - at);
             for (int entry = 0; entry + sizeof(ulong) <= window.Length; entry += sizeof(ulong))
             {
-                ulong raw = BinaryPrimitives.ReadUInt64BigEndian(window.Span[entry..]);
-                long offset = (long)(raw & TableOffsetMask);
-                bool isSound = (raw & ~(TableOffsetMask | AllOnesFlag)) == 0
-                    && (offset == 0 || (raw & AllOnesFlag) == 0) && header.Geometry.IsAligned(offset);
-                if (!isSound)
-                    log.Corruption($"ERROR bitmap {index} has an invalid bitmap table entry: {raw:x}");
-                if (offset != 0)
-                    references.Add(offset, header.Geometry.ClusterBytes, ClusterUse.Bitmap);
+                var bits = new BitmapTableEntry(BinaryPrimitives.ReadUInt64BigEndian(window.Span[entry..]));
+                if (!bits.IsValid(header.Geometry))
+                    log.Corruption($"ERROR bitmap {index} has an invalid bitmap table entry: {bits.Raw:x}");
+                if (bits.HasCluster)
+                    references.Add(bits.Cluster.Bytes, header.Geometry.ClusterBytes, ClusterUse.Bitmap);
             }
             at += window.Length;
         }

@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Bitmaps;
 using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Metadata;
@@ -30,9 +31,11 @@ public sealed class MappingLease : IDisposable
     private readonly LeaseEpochs _epochs;
     private readonly LeaseSlot _slot;
     private readonly long _writeUnitMask;
+    private readonly DirtyTracking _tracking;
 
-    internal MappingLease(ImageMetadata metadata, GuestData data, GuestReader reader)
+    internal MappingLease(ImageMetadata metadata, GuestData data, GuestReader reader, DirtyTracking tracking)
     {
+        _tracking = tracking;
         (_metadata, _data, _reader, _geometry) = (metadata, data, reader, metadata.Geometry);
         (_tables, _epochs) = (metadata.Published, metadata.Gate.Leases);
         _writeUnitMask = data.WriteUnitBytes - 1;
@@ -116,6 +119,7 @@ public sealed class MappingLease : IDisposable
             int bytes = BytesToSubclusterEnd(offset, data.Length);
             while (bytes < data.Length && FindWritable(offset + bytes, generation) == host + bytes)
                 bytes += Math.Min(_geometry.SubclusterBytes, data.Length - bytes);
+            _tracking.NoteChange(offset.Bytes, bytes);
             try
             {
                 _data.Write(offset, new HostOffset(host), data[..bytes]);

@@ -50,10 +50,5 @@ internal static class FeatureCheck
     {
         if (header.Incompatible.HasFlag(IncompatibleFeatures.Corrupt))
             throw new Qcow2Exception("qcow2: Image is corrupt; cannot be opened read/write");
-        if (header.Autoclear.HasFlag(AutoclearFeatures.Bitmaps))
-        {
-            throw new Qcow2UnsupportedException("writing to an image with persistent dirty bitmaps",
-                "open it read-only, or remove them first with qemu-img bitmap --remove");
-        }
     }
 }

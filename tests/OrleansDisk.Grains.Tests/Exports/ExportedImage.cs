@@ -59,6 +59,8 @@ internal sealed class ExportedImage : IAsyncDisposable
 
         public override bool AddExtent(uint length, NbdExtentState state) => false;
 
+        public override bool AddExtent(int context, uint length, uint flags) => false;
+
         public override void Complete(NbdError error, string? message = null) => _ended.SetResult((error, message));
     }
 }

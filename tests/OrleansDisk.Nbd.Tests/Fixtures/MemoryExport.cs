@@ -21,6 +21,8 @@ internal sealed class MemoryExport(string name, NbdExportInfo info) : INbdExport
 
     public string Description { get; init; } = "";
 
+    public IReadOnlyList<string> MetaContexts { get; init; } = [];
+
     public NbdExportInfo Info { get; } = info;
 
     /// <summary>Every request, when set before the first connection.</summary>
