@@ -62,7 +62,7 @@ public sealed class MetaContextTests
         byte[][] ids = [.. set[..^1].Select(reply => reply.Data[..4])];
         client.Go("");
         client.SendRequest(NbdCommand.BlockStatus, cookie: 7, 0, 65536);
-        ReplyChunk[] chunks = [client.ReceiveChunk(), client.ReceiveChunk(), client.ReceiveChunk()];
+        ReplyChunk[] chunks = [client.ReceiveReply(), client.ReceiveReply(), client.ReceiveReply()];
         Assert.Equal([false, false, true], chunks.Select(chunk => chunk.IsLast));
         Assert.Equal([.. ids[0], .. Wire.U32(65000), .. Wire.U32(0)], chunks[0].Data);
         Assert.Equal([.. ids[1], .. Wire.U32(4096), .. Wire.U32(1), .. Wire.U32(61440), .. Wire.U32(0)], chunks[1].Data);

@@ -25,7 +25,7 @@ public abstract class NbdRequest
     /// <summary>The payload of a write, or where a read puts its bytes: <see cref="Length"/> bytes. Empty otherwise.</summary>
     public Memory<byte> Buffer { get; protected set; }
 
-    /// <summary>Whether the client can be told which parts of a read are holes, by <see cref="AddExtent"/>.</summary>
+    /// <summary>Whether the client can be told which parts of a read are holes, by <see cref="AddExtent(uint, NbdExtentState)"/>.</summary>
     public bool WantsHoles { get; protected set; }
 
     /// <summary>Whether a block-status request is to be told of base:allocation.</summary>

@@ -52,6 +52,32 @@ public sealed class NbdCommandTests : IDisposable
     }
 
     [Fact]
+    public async Task A_client_finds_in_a_bitmap_what_it_has_just_written_and_in_which_layer_the_rest_lies()
+    {
+        Create("base", "4M");
+        ExternalTool.QemuIo(_directory.File("base"), "write 0 256k").Succeeded();
+        Create("top", "4M", "-b", "base", "-F", "qcow2");
+        ExternalTool.QemuIo(_directory.File("top"), "write 64k 64k").Succeeded();
+        ExternalTool.QemuImg(_directory.Directory, "bitmap", "--add", "top", "changes").Succeeded();
+        using (NbdProcess server = await NbdProcess.StartAsync(_directory, "-t", "-e", "0", "-A", "-B", "changes", "top"))
+        {
+            string depth = Run("nbdinfo", "libnbd-bin", "--map=qemu:allocation-depth", server.Uri).Output;
+            Assert.Equal(["0 65536 2", "65536 65536 1", "131072 131072 2", "262144 3932160 0"], Columns(depth));
+            Run("qemu-io", "qemu-utils", "-f", "raw", "-c", "write 1M 1k", "-c", "write 64k 512", server.Uri).Succeeded();
+            string map = Run("nbdinfo", "libnbd-bin", "--map=qemu:dirty-bitmap:changes", server.Uri).Output;
+            Assert.Equal(["0 65536 0", "65536 65536 1", "131072 917504 0", "1048576 65536 1", "1114112 3080192 0"], Columns(map));
+            Assert.Contains("qemu:dirty-bitmap:changes", Run("nbdinfo", "libnbd-bin", server.Uri).Output, StringComparison.Ordinal);
+            Assert.Equal(0, await server.StopAsync("TERM"));
+        }
+        ExternalTool.QemuImg(_directory.Directory, "check", "-q", "-f", "qcow2", "top").Succeeded();
+        ToolResult missing = Odisk.Run(_directory.Directory, "nbd", "-k", "socket", "-B", "none", "top");
+        Assert.Equal("odisk: Bitmap 'none' is not found", missing.Errors.TrimEnd());
+
+        static IEnumerable<string> Columns(string map) => map.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+            .Select(line => string.Join(' ', line.Split(' ', StringSplitOptions.RemoveEmptyEntries).Take(3)));
+    }
+
+    [Fact]
     public async Task Every_request_of_a_client_has_its_effect()
     {
         Create("image", "16M");
