@@ -128,7 +128,7 @@ public sealed partial class Qcow2Image
         using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
         await GuardAsync(() =>
         {
-            BeginChange(0, 0);
+            ThrowIfUnwritable(0, 0);
             return new ValueTask(change());
         });
     }

@@ -361,8 +361,14 @@ public sealed partial class Qcow2Image : IWritableDisk
         }
     }
 
-    /// <summary>Refuses a change of a range that can't be, and lets the bitmaps know of one that is about to be.</summary>
+    /// <summary>A range is about to change: refuses what can't be, and lets the bitmaps know of the rest.</summary>
     private void BeginChange(long offset, long bytes)
+    {
+        ThrowIfUnwritable(offset, bytes);
+        _bitmaps.Tracking.NoteChange(offset, bytes);
+    }
+
+    private void ThrowIfUnwritable(long offset, long bytes)
     {
         ThrowIfClosed();
         ThrowIfOutside(offset, bytes);
@@ -370,7 +376,6 @@ public sealed partial class Qcow2Image : IWritableDisk
             throw new Qcow2Exception($"'{FileName}' is open read-only");
         _metadata.Health.ThrowIfFailed();
         _metadata.EnsureDisjoint();
-        _bitmaps.Tracking.NoteChange(offset, bytes);
     }
 
     private void ThrowIfClosed()

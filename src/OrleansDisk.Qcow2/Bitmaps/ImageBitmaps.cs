@@ -225,22 +225,6 @@ internal sealed class ImageBitmaps
         await _store.StoreAsync(Loaded, removed: [], areInUse: false);
     }
 
-    /// <summary>Most bytes that the bitmaps take in an image with clusters of a size, if all bits are set (qemu-img measure).</summary>
-    public static long MaxStoredBytes(IReadOnlyList<BitmapEntry> bitmaps, long diskBytes, int clusterBytes)
-    {
-        long bytes = 0;
-        long directoryBytes = 0;
-        foreach (BitmapEntry bitmap in bitmaps)
-        {
-            long clusters = (BitmapEntry.BitBytes(diskBytes, bitmap.GranularityBits) + clusterBytes - 1) / clusterBytes;
-            bytes += (clusters * clusterBytes) + RoundUp(clusters * sizeof(ulong));
-            directoryBytes += BitmapEntry.BytesOf(bitmap.NameBytes.Length, extraDataBytes: 0);
-        }
-        return bytes + RoundUp(directoryBytes);
-
-        long RoundUp(long count) => (count + clusterBytes - 1) / clusterBytes * clusterBytes;
-    }
-
     private async Task StoreAsync(IReadOnlyList<DirtyBitmap> removed)
     {
         await _store.StoreAsync(Loaded, removed, areInUse: true);

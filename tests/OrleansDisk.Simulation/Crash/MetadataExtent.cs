@@ -6,7 +6,7 @@ using OrleansDisk.Simulation.Model;
 namespace OrleansDisk.Simulation.Crash;
 
 /// <summary>
-/// The sectors of an image file that decide what its tables say: header, L1 and L2 tables, refcounts, snapshots,
+/// The sectors of an image file that decide what its tables say: header, L1 and L2 tables, refcounts, snapshots, bitmaps,
 /// compressed clusters. Two states that agree in them, and in the file's length, agree in every judgement but that on data.
 /// </summary>
 internal sealed class MetadataExtent
@@ -44,6 +44,25 @@ internal sealed class MetadataExtent
             await AddL1Async(snapshot.L1Table.Bytes, snapshot.L1EntryCount);
         }
         Add(_header.SnapshotTable.Bytes, snapshotBytes);
+        await AddBitmapsAsync();
+    }
+
+    private async Task AddBitmapsAsync()
+    {
+        if (_header.Find(HeaderExtensionType.Bitmaps) is not { } stored || !_header.Autoclear.HasFlag(AutoclearFeatures.Bitmaps))
+            return;
+        var extension = BitmapsExtension.Parse(stored.Data, _header.Geometry);
+        Add(extension.Directory.Bytes, extension.DirectoryBytes);
+        foreach (BitmapEntry bitmap in await DirectoryReader.ReadBitmapsAsync(_file, _header))
+        {
+            long bytes = bitmap.TableEntryCount * (long)sizeof(ulong);
+            Add((long)bitmap.TableOffset, bytes);
+            foreach (ulong raw in await ReadTableAsync((long)bitmap.TableOffset, bytes))
+            {
+                if (raw > 1) // neither all zeros nor all ones
+                    Add((long)raw, _header.Geometry.ClusterBytes);
+            }
+        }
     }
 
     private async Task AddL1Async(long offset, int entryCount)

@@ -49,6 +49,7 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
         int sectors = (int)(image.VirtualBytes / SectorContent.Bytes);
         if (sectors != model.SectorCount && sectors != model.ResizingTo)
             throw new SimulationFailure("I4", $"the disk has {sectors} sectors after a crash, not {model.SectorCount}");
+        await model.Bitmaps.JudgeAsync(image, isResizing: model.ResizingTo is not null);
         if (limits.Snapshots.Any)
         {
             limits.Snapshots.Judge(await SnapshotReader.ReadAsync(

@@ -31,6 +31,9 @@ internal sealed class DiskModel
     /// <summary>The content of a sector that nothing above the backing chain holds.</summary>
     public IReadOnlyList<long> Backing { get; }
 
+    /// <summary>What the image's bitmaps must say.</summary>
+    public BitmapModel Bitmaps { get; private init; } = new();
+
     public long BackingContent(int sector) => sector < Backing.Count ? Backing[sector] : 0;
 
     /// <summary>A write begins; <paramref name="data"/> is what it writes. Sectors that it covers in part are nobody else's.</summary>
@@ -97,10 +100,15 @@ internal sealed class DiskModel
     public void EndResize(int sectorCount)
     {
         SetSectorCount(sectorCount);
+        Bitmaps.Cut(sectorCount);
         ResizingTo = null;
     }
 
-    public void FailResize() => ResizingTo = null;
+    public void FailResize()
+    {
+        ResizingTo = null;
+        Bitmaps.IsUnsure = true; // some may be in use until they are stored again
+    }
 
     /// <summary>Where in time a read that begins now starts, for each sector.</summary>
     public long[] BeginRead(long offset, long bytes)
@@ -174,7 +182,7 @@ internal sealed class DiskModel
     /// <summary>A copy for what is tried and thrown away.</summary>
     public DiskModel Clone()
     {
-        var clone = new DiskModel([], Backing) { _clock = _clock, _lastWrite = _lastWrite, ResizingTo = ResizingTo };
+        var clone = new DiskModel([], Backing) { _clock = _clock, _lastWrite = _lastWrite, ResizingTo = ResizingTo, Bitmaps = Bitmaps.Clone() };
         clone._sectors.AddRange(_sectors.Select(sector => sector.Clone()));
         foreach ((long content, byte[] bytes) in _mixtures)
             clone._mixtures.Add(content, bytes);
@@ -245,6 +253,7 @@ internal sealed class DiskModel
             foreach ((int sector, SectorValue value) in _values)
             {
                 (value.End, value.IsCertain, value.IsDurable) = (now, true, isDurable);
+                model.Bitmaps.NoteChanged(sector);
                 if (isDurable)
                     model._sectors[sector].DropSuperseded();
             }
@@ -254,8 +263,11 @@ internal sealed class DiskModel
         public void EndUncertain()
         {
             long now = ++model._clock;
-            foreach ((_, SectorValue value) in _values)
+            foreach ((int sector, SectorValue value) in _values)
+            {
                 value.End = now;
+                model.Bitmaps.NoteChanged(sector);
+            }
         }
     }
 }

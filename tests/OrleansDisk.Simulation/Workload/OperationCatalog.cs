@@ -24,6 +24,8 @@ internal static class OperationCatalog
         (1, _ => new SettledCheckOperation()),
         (2, _ => new CheckInUseOperation()),
         (2, ReopenOperation.Draw),
+        (3, BitmapChangeOperation.Draw),
+        (1, _ => new BitmapReadOperation()),
         (1, CrashOperation.Draw),
     ];
 

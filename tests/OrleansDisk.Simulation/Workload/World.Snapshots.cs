@@ -48,7 +48,8 @@ internal sealed partial class World
 
     public async Task ApplySnapshotAsync(string name)
     {
-        if (!CanChangeSnapshots(out _) || Snapshots.Find(name) is not { } contents || contents.Count != Model.SectorCount)
+        if (!CanChangeSnapshots(out _) || Snapshots.Find(name) is not { } contents || contents.Count != Model.SectorCount
+            || Model.Bitmaps.IsUnsure || Model.Bitmaps.Names.Count > 0)
             return;
         DiskModel.Change change = Model.BeginApply(contents);
         bool isFull = false;

@@ -71,7 +71,7 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
         DataFile = shape.DataFile == DataFileKind.None ? null : (StartImage.DataName, StartImage.DataRegion),
         Stored = start.Stored,
         Secret = shape.Secret,
-        MaxLeaks = InheritedLeaks + (4 * (_changedClusters + _clustersUnderWay)) + 16,
+        MaxLeaks = InheritedLeaks + (4 * (_changedClusters + _clustersUnderWay)) + 16 + Model.Bitmaps.LeakLimit,
     };
 
     public async Task OpenAsync()
@@ -338,12 +338,25 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
         (_changedClusters, _clustersUnderWay) = (0, 0);
         Snapshots.Restart(await ReadSnapshotsAsync());
         await OpenAsync();
+        await JudgeBitmapsAsync();
         byte[] disk = new byte[Image.VirtualBytes];
         while (!await TryAsync(image => image.ReadAsync(0, disk)))
         {
             // The fault struck just now, and strikes once.
         }
         Model.Restart(disk, isDurable);
+    }
+
+    /// <summary>Holds the bitmaps of an image that was just opened against the model, which learns from it what it can't know.</summary>
+    public async Task JudgeBitmapsAsync()
+    {
+        if (shape.Version < 3)
+            return;
+        while (!await TryAsync(image => new ValueTask(Model.Bitmaps.JudgeAsync(image, isResizing: Model.ResizingTo is not null))))
+        {
+            // The fault struck just now, and strikes once.
+        }
+        await Model.Bitmaps.AdoptAsync(Image);
     }
 
     private Qcow2OpenOptions Options() => new()

@@ -16,7 +16,7 @@ internal sealed record GrowOperation(int Sectors, Preallocation Preallocation) :
 
     public async Task RunAsync(World world)
     {
-        bool isRefused = world.Shape.Version == 2 && world.Snapshots.Any;
+        bool isRefused = (world.Shape.Version == 2 && world.Snapshots.Any) || world.Model.Bitmaps.KeepsSize;
         int sectors = world.Model.SectorCount + Sectors;
         if (world.Model.ResizingTo is not null || isRefused || sectors > Math.Max(MaxSectors, 2 * world.Shape.SectorCount))
             return;
@@ -38,7 +38,7 @@ internal sealed record ShrinkOperation(int Sectors) : IOperation
 
     public async Task RunAsync(World world)
     {
-        bool isRefused = world.Shape is { Version: 2, Fixture: >= 0 };
+        bool isRefused = world.Shape is { Version: 2, Fixture: >= 0 } || world.Model.Bitmaps.KeepsSize;
         int sectors = world.Model.SectorCount - Sectors;
         if (world.Model.ResizingTo is not null || isRefused || sectors < 1)
             return;
@@ -99,8 +99,10 @@ internal sealed record ReopenOperation(bool ReadOnlyBetween) : IOperation
         long begin = world.Model.BeginFlush();
         if (await world.TryAsync(image => new ValueTask(image.CloseAsync())))
             world.Model.EndFlush(begin);
-        else
+        else if (world.Image.HasFailed)
             return;
+        else
+            world.Model.Bitmaps.IsUnsure = true; // they could not be stored; the disk is whole
         world.NoteSettled();
         if (world.Disk.Unflushed.Count > 0)
             throw new SimulationFailure("close", $"{world.Disk.Unflushed.Count} writes are not on stable storage when the image is closed");
@@ -108,6 +110,7 @@ internal sealed record ReopenOperation(bool ReadOnlyBetween) : IOperation
         if (ReadOnlyBetween)
             await world.ReadOnlyVisitAsync();
         await world.OpenAsync();
+        await world.JudgeBitmapsAsync();
         await world.ReadAsync(0, (int)world.VirtualBytes);
     }
 
