@@ -97,10 +97,10 @@ public sealed class BitmapCommandTests : IDisposable
     {
         string socket = _directory.File("theirs.socket");
         string context = $"x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}";
-        ExternalTool.Run("qemu-nbd", "qemu-utils", _directory.Directory, "-r", "-f", "qcow2", "-t", "--fork", "--pid-file", _directory.File("pid"),
-            "-k", socket, "-B", bitmap, "theirs" + suffix).Succeeded();
+        ExternalTool.Run("qemu-nbd", "qemu-utils", _directory.Directory, ["-r", "-f", "qcow2", "-t", "--fork", "--pid-file", _directory.File("pid"),
+            "-k", socket, "-B", bitmap, "theirs" + suffix]).Succeeded();
         ToolResult theirs = Map(socket);
-        ExternalTool.Run("kill", "procps", "/", File.ReadAllText(_directory.File("pid")).Trim()).Succeeded();
+        ExternalTool.Run("kill", "procps", "/", [File.ReadAllText(_directory.File("pid")).Trim()]).Succeeded();
         ToolResult ours;
         using (NbdProcess server = await NbdProcess.StartAsync(_directory, "-t", "-B", bitmap, "ours" + suffix))
         {
