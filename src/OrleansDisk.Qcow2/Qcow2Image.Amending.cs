@@ -79,6 +79,7 @@ public sealed partial class Qcow2Image
         {
             await _metadata.SettleAsync();
             await change();
+            await _metadata.SettleAsync();
         });
     }
 }
