@@ -79,7 +79,6 @@ public sealed partial class Qcow2Image
         {
             await _metadata.SettleAsync();
             await change();
-            await _metadata.SettleAsync();
         });
     }
 }

@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 
@@ -11,7 +12,7 @@ public sealed partial class Qcow2Image
     /// some of the data: whoever empties an image has seen to it that the backing file, flushed, reads the same.
     /// </summary>
     /// <exception cref="Qcow2FailedException">A write failed; the image has stopped.</exception>
-    public Task MakeEmptyAsync() => ChangeAloneAsync(() => new GuestEmptying(_metadata).RunAsync().AsTask());
+    public Task MakeEmptyAsync() => ChangeAloneAsync(() => new GuestEmptying(_metadata).RunAsync());
 
     /// <summary>
     /// Makes a range read as zeros whatever lies below the image, also where it does now: another backing file is about to
@@ -37,6 +38,19 @@ public sealed partial class Qcow2Image
     {
         if (name is not null && _metadata.IsDataFileRaw)
             throw new Qcow2Exception($"'{FileName}' can't have a backing file: its data file is to be a raw image by itself");
-        return ChangeAloneAsync(() => _metadata.ReplaceHeaderAsync(header => header.WithBackingFile(name, format)));
+        return ChangeAloneAsync(() => new ValueTask(_metadata.ReplaceHeaderAsync(header => header.WithBackingFile(name, format))));
+    }
+
+    /// <summary>Runs a change of the whole image between two write-backs, with nobody else inside.</summary>
+    private async Task ChangeAloneAsync(Func<ValueTask> change)
+    {
+        using RequestGate.Ticket ticket = await _metadata.Gate.EnterExclusiveAsync();
+        await GuardAsync(async () =>
+        {
+            ThrowIfUnwritable(0, 0);
+            await _metadata.SettleAsync();
+            await change();
+            await _metadata.SettleAsync();
+        });
     }
 }

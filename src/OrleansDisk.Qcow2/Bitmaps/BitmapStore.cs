@@ -24,6 +24,7 @@ internal sealed class BitmapStore(ImageMetadata metadata, BitmapReader reader)
     /// <exception cref="NoSpaceException">The file can't grow; nothing has changed.</exception>
     public async Task StoreAsync(IReadOnlyList<DirtyBitmap> bitmaps, IReadOnlyList<DirtyBitmap> removed, bool areInUse)
     {
+        await metadata.EndViewAsync(); // a check under way begins again
         var change = new Change();
         try
         {
@@ -56,6 +57,7 @@ internal sealed class BitmapStore(ImageMetadata metadata, BitmapReader reader)
     /// <summary>Marks all bitmaps in use, those that are disabled too.</summary>
     public async Task MarkInUseAsync(IReadOnlyList<DirtyBitmap> bitmaps)
     {
+        await metadata.EndViewAsync();
         var entries = new List<(DirtyBitmap Bitmap, BitmapEntry Entry, BitmapTableEntry[]? Table)>();
         foreach (DirtyBitmap bitmap in bitmaps)
             entries.Add((bitmap, bitmap.Stored with { Flags = bitmap.Stored.Flags | BitmapFlags.InUse }, null));

@@ -28,7 +28,6 @@ internal sealed class MetadataMap(ClusterGeometry geometry, OverlapChecks checks
     public const string ActiveL1 = "active L1 table";
     public const string RefcountTable = "refcount table";
     public const string SnapshotTable = "snapshot table";
-    public const string BitmapDirectory = "bitmap directory";
     public const string Keys = "encryption header";
     public const string L2Table = "active L2 table";
     public const string RefcountBlock = "refcount block";
