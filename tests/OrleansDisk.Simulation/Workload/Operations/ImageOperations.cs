@@ -38,7 +38,7 @@ internal sealed record ShrinkOperation(int Sectors) : IOperation
 
     public async Task RunAsync(World world)
     {
-        bool isRefused = world.Shape is { Version: 2, Fixture: >= 0 } || world.Model.Bitmaps.KeepsSize;
+        bool isRefused = (world.Shape.Version == 2 && world.Snapshots.Any) || world.Model.Bitmaps.KeepsSize;
         int sectors = world.Model.SectorCount - Sectors;
         if (world.Model.ResizingTo is not null || isRefused || sectors < 1)
             return;
