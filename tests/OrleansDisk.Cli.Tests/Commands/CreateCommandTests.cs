@@ -140,7 +140,7 @@ public sealed class CreateCommandTests : IDisposable
     [Theory]
     [InlineData("-o cluster_size=3000")]
     [InlineData("-o compression_type=zstd,compat=0.10")]
-    [InlineData("-o preallocation=full")]
+    [InlineData("-o refcount_bits=3")]
     [InlineData("-o extended_l2=on,cluster_size=4k")]
     [InlineData("-o data_file=x,compat=0.10")]
     public void A_refused_create_leaves_the_file_that_was_there(string options)

@@ -50,7 +50,9 @@ internal sealed partial class World
     {
         if (!CanChangeSnapshots(out _) || Snapshots.Find(name) is not { } contents || contents.Count != Model.SectorCount
             || Model.Bitmaps.IsUnsure || Model.Bitmaps.Names.Count > 0)
+        {
             return;
+        }
         DiskModel.Change change = Model.BeginApply(contents);
         bool isFull = false;
         bool succeeded = await TryChangeAsync(2 * VirtualBytes, async image =>
