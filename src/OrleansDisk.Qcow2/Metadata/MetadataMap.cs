@@ -103,17 +103,17 @@ internal sealed class MetadataMap(ClusterGeometry geometry, OverlapChecks checks
     /// <summary>Looks for kinds of metadata in the order in which QEMU does, so that the first is the one that it names.</summary>
     private string? Find(HostCluster cluster, OverlapChecks kinds)
     {
-        if (cluster.Index == 0 && kinds.HasFlag(OverlapChecks.MainHeader))
+        if (cluster.Index == 0 && (kinds & OverlapChecks.MainHeader) != 0)
             return MainHeader;
         if (FindInRanges(cluster.Index, _firstRanges, kinds) is { } first)
             return first;
-        if (kinds.HasFlag(OverlapChecks.InactiveL1) && _inactiveL1.Contains(cluster.Index))
+        if ((kinds & OverlapChecks.InactiveL1) != 0 && _inactiveL1.Contains(cluster.Index))
             return InactiveL1;
-        if (kinds.HasFlag(OverlapChecks.ActiveL2) && _l2Tables.Contains(cluster.Index))
+        if ((kinds & OverlapChecks.ActiveL2) != 0 && _l2Tables.Contains(cluster.Index))
             return L2Table;
-        if (kinds.HasFlag(OverlapChecks.RefcountBlock) && _refcountBlocks.Contains(cluster.Index))
+        if ((kinds & OverlapChecks.RefcountBlock) != 0 && _refcountBlocks.Contains(cluster.Index))
             return RefcountBlock;
-        if (kinds.HasFlag(OverlapChecks.InactiveL2) && _inactiveL2.Contains(cluster.Index))
+        if ((kinds & OverlapChecks.InactiveL2) != 0 && _inactiveL2.Contains(cluster.Index))
             return InactiveL2;
         return FindInRanges(cluster.Index, _lastRanges, kinds);
     }
@@ -164,7 +164,7 @@ internal sealed class MetadataMap(ClusterGeometry geometry, OverlapChecks checks
     {
         foreach ((string name, OverlapChecks check) in ranges)
         {
-            if (kinds.HasFlag(check) && _ranges.TryGetValue(name, out (HostCluster First, long Count) range)
+            if ((kinds & check) != 0 && _ranges.TryGetValue(name, out (HostCluster First, long Count) range)
                 && cluster >= range.First.Index && cluster - range.First.Index < range.Count)
             {
                 return name;

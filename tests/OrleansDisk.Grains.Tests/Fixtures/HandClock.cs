@@ -1,6 +1,6 @@
 namespace OrleansDisk.Grains.Tests.Fixtures;
 
-/// <summary>A clock that stands still until the test moves it; then every timer fires once.</summary>
+/// <summary>A clock that stands still until the test moves it; the timers that are due by then fire once each.</summary>
 internal sealed class HandClock : TimeProvider
 {
     private readonly Lock _gate = new();
@@ -15,7 +15,8 @@ internal sealed class HandClock : TimeProvider
 
     public override ITimer CreateTimer(TimerCallback callback, object? state, TimeSpan dueTime, TimeSpan period)
     {
-        var timer = new HandTimer(() => callback(state));
+        var timer = new HandTimer(this, () => callback(state));
+        timer.Change(dueTime, period);
         lock (_gate)
             _timers.Add(timer);
         return timer;
@@ -23,32 +24,47 @@ internal sealed class HandClock : TimeProvider
 
     public void Advance(TimeSpan time)
     {
-        HandTimer[] timers;
+        HandTimer[] due;
         lock (_gate)
         {
             _now += time;
-            timers = [.. _timers];
+            due = [.. _timers.Where(timer => timer.TakeDue(_now))];
         }
-        Array.ForEach(timers, timer => timer.Fire());
+        Array.ForEach(due, timer => timer.Fire());
     }
 
-    private sealed class HandTimer(Action fire) : ITimer
+    private sealed class HandTimer(HandClock clock, Action fire) : ITimer
     {
-        private bool _isDisposed;
+        private DateTimeOffset? _due;
+        private TimeSpan _period;
 
-        public void Fire()
+        /// <summary>Whether the timer is due; it is due again after its period, if it has one.</summary>
+        public bool TakeDue(DateTimeOffset now)
         {
-            if (!_isDisposed)
-                fire();
+            if (_due is null || _due > now)
+                return false;
+            _due = _period > TimeSpan.Zero ? now + _period : null;
+            return true;
         }
 
-        public bool Change(TimeSpan dueTime, TimeSpan period) => true;
+        public void Fire() => fire();
 
-        public void Dispose() => _isDisposed = true;
+        public bool Change(TimeSpan dueTime, TimeSpan period)
+        {
+            lock (clock._gate)
+                (_due, _period) = (dueTime < TimeSpan.Zero ? null : clock._now + dueTime, period);
+            return true;
+        }
+
+        public void Dispose()
+        {
+            lock (clock._gate)
+                clock._timers.Remove(this);
+        }
 
         public ValueTask DisposeAsync()
         {
-            _isDisposed = true;
+            Dispose();
             return ValueTask.CompletedTask;
         }
     }

@@ -12,6 +12,7 @@ internal sealed class FileEvents
     public const string Any = "any";
     public const string OpenRead = "open read";
     public const string OpenWrite = "open write";
+    public const string OpenFlush = "open flush";
     public const string L1Write = "l1 write";
     public const string L2Load = "l2 load";
     public const string L2Alloc = "l2 alloc";
@@ -96,8 +97,10 @@ internal sealed class FileEvents
     };
 
     /// <summary>A flush is named by what it makes durable.</summary>
-    public static string OfFlush(IEnumerable<FileWrite> covered)
+    public string OfFlush(IEnumerable<FileWrite> covered)
     {
+        if (_map is null && !_isDataFile)
+            return OpenFlush;
         string name = FlushBeforePointers;
         foreach (FileWrite write in covered)
         {

@@ -115,7 +115,7 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
     {
         await EndIfDeadAsync();
         FileWrite[] covered = [.. disk.Completed().Where(write => Region is not { } region || region.Holds(write.Offset))];
-        string what = FileEvents.OfFlush(covered);
+        string what = Events.OfFlush(covered);
         using Operation operation = Begin(what, covered.Length, 0);
         FaultKind? fault = await StartAsync(what);
         await EndIfDeadAsync();
