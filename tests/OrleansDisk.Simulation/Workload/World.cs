@@ -259,6 +259,12 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
     /// <summary>The process dies: its handles go, its memory goes, its writes stay.</summary>
     public async Task KillProcessAsync()
     {
+        if (Model.ResizingTo is not null)
+        {
+            // The size that the next owner sees need not be on stable storage, and the model knows one size at a time.
+            await LosePowerAsync();
+            return;
+        }
         host.KillAll();
         await RestartAsync(isDurable: false);
     }
