@@ -19,7 +19,10 @@ public sealed partial class Qcow2Image
     /// </summary>
     /// <exception cref="Qcow2Exception">It can't be done, in QEMU's words; nothing has changed.</exception>
     /// <exception cref="Qcow2FailedException">A write failed; the image has stopped.</exception>
-    public async Task ChangeKeySlotsAsync(KeySlotChange change)
+    public Task ChangeKeySlotsAsync(KeySlotChange change) => ChangeKeySlotsAsync(_ => change);
+
+    /// <summary>The same, with a change that depends on the header, or that takes time to make.</summary>
+    public async Task ChangeKeySlotsAsync(Func<LuksHeader, KeySlotChange> makeChange)
     {
         while (_changingKeys is { } other)
             await other;
@@ -27,7 +30,7 @@ public sealed partial class Qcow2Image
         _changingKeys = changed.Task;
         try
         {
-            await RunAsync(() => new ValueTask(ChangeKeySlotsAloneAsync(change)));
+            await RunAsync(() => new ValueTask(ChangeKeySlotsAloneAsync(makeChange)));
         }
         finally
         {
@@ -36,24 +39,36 @@ public sealed partial class Qcow2Image
         }
     }
 
-    private async Task ChangeKeySlotsAloneAsync(KeySlotChange change)
+    private async Task ChangeKeySlotsAloneAsync(Func<LuksHeader, KeySlotChange> makeChange)
     {
         ThrowIfUnwritable(0, 0);
-        if (Header.Encryption != EncryptionMethod.Luks)
-        {
-            throw new Qcow2Exception(Header.Encryption == EncryptionMethod.None
-                ? "Can't amend encryption options - encryption not present" : "Only LUKS encryption options can be amended");
-        }
+        RequireKeySlots(Header);
         using LuksKeys keys = await KeyReader.ReadAsync(_file, Header);
         IReadOnlyList<int> slots = [];
+        bool activates = false;
         // Deriving keys takes a second or two, on purpose.
-        await _metadata.RunBeside(() => slots = change.Apply(keys));
+        await _metadata.RunBeside(() =>
+        {
+            KeySlotChange change = makeChange(keys.Header);
+            slots = change.Apply(keys);
+            activates = change.Activates;
+        });
         long start = EncryptionHeader.Of(Header).Start.Bytes;
         var mark = new HeaderWrite(start, keys.Area[..LuksHeader.HeaderBytes].ToArray());
         List<HeaderWrite> material = [.. slots.Select(keys.StoredMaterial).Select(stored => new HeaderWrite(start + stored.Offset, stored.Bytes))];
         // A slot is marked as filled when it is, and as erased before it is.
         await _metadata.Order.BetweenWriteBacksAsync(() =>
-            _metadata.Order.WriteHeaderAsync(change.Activates ? [.. material, mark] : [mark, .. material]));
+            _metadata.Order.WriteHeaderAsync(activates ? [.. material, mark] : [mark, .. material]));
+    }
+
+    /// <summary>Refuses images that have no key slots, in QEMU's words.</summary>
+    internal static void RequireKeySlots(Header header)
+    {
+        if (header.Encryption != EncryptionMethod.Luks)
+        {
+            throw new Qcow2Exception(header.Encryption == EncryptionMethod.None
+                ? "Can't amend encryption options - encryption not present" : "Only LUKS encryption options can be amended");
+        }
     }
 
     private bool IsWhole(long offset, long bytes) => ((offset | bytes) & (_data.WriteUnitBytes - 1)) == 0;

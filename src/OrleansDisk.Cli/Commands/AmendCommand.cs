@@ -3,6 +3,7 @@ using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
 
@@ -60,36 +61,53 @@ internal static class AmendCommand
             string found = "";
             await turns.RunAsync(async () =>
             {
-                await using Qcow2Image image = await OpenAsync(path, request);
-                found = image.Format;
+                await using OpenedDisk disk = await OpenAsync(path, request);
+                found = disk.Source.Format;
             });
             WriteHelp(found, terminal);
             return 0;
         }
-        AmendOptions amend = Parse(lists);
+        CreationOptions values = Parse(lists);
+        byte[] password = [];
+        AmendOptions amend = ToAmendOptions(values) with
+        {
+            KeySlots = KeySlotOptions.AreGiven(values)
+                ? luks => KeySlotOptions.Parse(values, request.Secrets, luks.Hash) with { Secret = new Secret(password), Force = options.Has("force") }
+                : null,
+        };
         progress.Report(0);
         try
         {
-            await turns.RunAsync(() => AmendOperation.RunAsync(() => OpenAsync(path, request), amend, progress));
+            await turns.RunAsync(() => AmendOperation.RunAsync(OpenImageAsync, amend, progress));
         }
         finally
         {
             progress.End();
         }
         return 0;
+
+        async Task<Qcow2Image> OpenImageAsync()
+        {
+            OpenedDisk disk = await OpenAsync(path, request);
+            password = disk.Password;
+            return disk.Image!;
+        }
     }
 
-    private static AmendOptions Parse(string[] lists)
+    private static CreationOptions Parse(string[] lists)
     {
-        CreationOptions values;
         try
         {
-            values = CreationOptions.Parse(lists, FormatOptions.AmendQcow2.Select(option => option.Name));
+            return CreationOptions.Parse(lists, FormatOptions.AmendQcow2.Select(option => option.Name));
         }
         catch (CommandFailedException e) when (IsForCreation(lists))
         {
             throw new CommandFailedException($"{e.Message}\nThis option is only supported for image creation");
         }
+    }
+
+    private static AmendOptions ToAmendOptions(CreationOptions values)
+    {
         return new AmendOptions
         {
             Version = ParseVersion(values["compat"]),
@@ -100,9 +118,6 @@ internal static class AmendCommand
             RefcountBits = values.Number("refcount_bits"),
             DataFile = values["data_file"],
             DataFileRaw = values["data_file_raw"] is null ? null : values.Switch("data_file_raw"),
-            Encryption = FormatOptions.AmendQcow2.Select(option => option.Name)
-                .Where(name => name.StartsWith("encrypt.", StringComparison.Ordinal) && values[name] is not null)
-                .ToDictionary(name => name, name => values[name]!),
         };
     }
 
@@ -128,11 +143,11 @@ internal static class AmendCommand
         _ => throw new CommandFailedException($"Unknown compatibility level {compat}"),
     };
 
-    private static async Task<Qcow2Image> OpenAsync(string path, DiskRequest request)
+    private static async Task<OpenedDisk> OpenAsync(string path, DiskRequest request)
     {
         OpenedDisk disk = await Command.OpeningAsync(path, () => DiskOpener.OpenAsync(request));
-        if (disk.Image is { } image)
-            return image;
+        if (disk.Image is not null)
+            return disk;
         await using (disk)
             throw NotAmendable(disk.Source.Format);
     }

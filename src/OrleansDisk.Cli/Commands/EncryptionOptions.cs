@@ -17,12 +17,13 @@ internal static class EncryptionOptions
     private const string VectorGenerator = "encrypt.ivgen-alg";
     private const string VectorHash = "encrypt.ivgen-hash-alg";
     private const string HashAlgorithm = "encrypt.hash-alg";
-    private const string IterationTime = "encrypt.iter-time";
+    internal const string IterationTime = "encrypt.iter-time";
 
     /// <summary>The older way to ask for legacy AES.</summary>
     private const string Legacy = "encryption";
 
     private const long DefaultMilliseconds = 2000;
+    private const long MaxMilliseconds = 3_600_000;
 
     private static readonly string[] _luksNames = [CipherAlgorithm, CipherMode, VectorGenerator, VectorHash, HashAlgorithm, IterationTime];
 
@@ -41,7 +42,6 @@ internal static class EncryptionOptions
     /// <exception cref="CommandFailedException">A value can't be had, in QEMU's words.</exception>
     public static NewEncryption? Parse(CreationOptions values, Secrets secrets)
     {
-        long milliseconds = values.Number(IterationTime) ?? DefaultMilliseconds;
         string? format = values[Format] ?? (values.Switch(Legacy) ? "aes" : null);
         if (format is null)
         {
@@ -61,8 +61,17 @@ internal static class EncryptionOptions
             Secret = new Secret(password),
             Cipher = cipher,
             Hash = hash,
-            Iterations = format == "aes" ? 0 : LuksKeys.IterationsFor(TimeSpan.FromMilliseconds(milliseconds), TimeProvider.System, hash),
+            Iterations = format == "aes" ? 0 : Iterations(values, hash),
         };
+    }
+
+    /// <summary>How many rounds take the time that was asked for, or QEMU's two seconds.</summary>
+    public static uint Iterations(CreationOptions values, HashAlgorithmName hash)
+    {
+        long milliseconds = values.Number(IterationTime) ?? DefaultMilliseconds;
+        if (milliseconds is < 0 or > MaxMilliseconds)
+            throw new CommandFailedException($"PBKDF iterations for {milliseconds} milliseconds too large to scale; use 0 to {MaxMilliseconds}");
+        return LuksKeys.IterationsFor(TimeSpan.FromMilliseconds(milliseconds), TimeProvider.System, hash);
     }
 
     private static LuksCipher ParseCipher(CreationOptions values)

@@ -25,6 +25,7 @@ internal sealed class DiskOpener
     private readonly Dictionary<string, IBlockFile> _files = new(StringComparer.Ordinal);
     private readonly FileOpener _fileOpener;
     private Qcow2Image? _image;
+    private byte[] _password = [];
     private int _depth;
     private BlkdebugRules? _blkdebug;
 
@@ -61,6 +62,7 @@ internal sealed class DiskOpener
             Request = request,
             Files = opener._files,
             Blkdebug = opener._blkdebug,
+            Password = opener._password,
         };
     }
 
@@ -203,7 +205,8 @@ internal sealed class DiskOpener
         {
             dataFile = await OpenDataFileAsync(opened.Options, access);
             string? encryptionFormat = opened.Options.Take("encrypt.format");
-            using Secret? secret = opened.Options.Take("encrypt.key-secret") is { } id ? new Secret(_request.Secrets.Find(id)) : null;
+            byte[]? password = opened.Options.Take("encrypt.key-secret") is { } id ? _request.Secrets.Find(id) : null;
+            using Secret? secret = password is null ? null : new Secret(password);
             var defaults = new Qcow2OpenOptions
             {
                 Access = access,
@@ -219,7 +222,7 @@ internal sealed class DiskOpener
             };
             Qcow2OpenOptions options = Qcow2RuntimeOptions.Parse(opened.Options.TakeAll(), defaults);
             Qcow2Image image = await Qcow2Image.OpenAsync(opened.File, options);
-            _image = image; // the last one: what lies below was opened before
+            (_image, _password) = (image, password ?? []); // the last one: what lies below was opened before
             _files[image.FileName] = opened.File;
             if (opened.Blkdebug is { } blkdebug)
                 await blkdebug.FollowAsync(image);

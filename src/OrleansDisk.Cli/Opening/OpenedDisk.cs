@@ -23,6 +23,9 @@ internal sealed class OpenedDisk : IAsyncDisposable
     /// <summary>The rules of a blkdebug driver, or null.</summary>
     public BlkdebugRules? Blkdebug { get; init; }
 
+    /// <summary>The password that opened the image on top of the chain; empty when it needs none.</summary>
+    public byte[] Password { get; init; } = [];
+
     /// <summary>The files of the images of the chain, by their names.</summary>
     public required Dictionary<string, IBlockFile> Files { private get; init; }
 

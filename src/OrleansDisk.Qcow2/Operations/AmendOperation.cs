@@ -24,7 +24,14 @@ public static class AmendOperation
             int version = options.Version ?? image.Header.Version;
             int bits = (int)(options.RefcountBits ?? image.Header.Geometry.RefcountBits);
             bool changesWidth = bits != image.Header.Geometry.RefcountBits;
-            var steps = new Steps(progress, (version != image.Header.Version ? 1 : 0) + (changesWidth ? 1 : 0));
+            bool[] longSteps = [options.KeySlots is not null, version != image.Header.Version, changesWidth];
+            var steps = new Steps(progress, longSteps.Count(isAsked => isAsked));
+            // The first, since its refusals depend on passwords.
+            if (options.KeySlots is { } keySlots)
+            {
+                await image.ChangeKeySlotsAsync(keySlots);
+                steps.EndOne();
+            }
             if (version > image.Header.Version)
             {
                 await image.UpgradeAsync();
@@ -102,14 +109,8 @@ public static class AmendOperation
 
     private static void ValidateEncryption(Header header, AmendOptions options)
     {
-        if (options.Encryption.Count == 0)
-            return;
-        throw header.Encryption switch
-        {
-            EncryptionMethod.None => new Qcow2Exception("Can't amend encryption options - encryption not present"),
-            EncryptionMethod.Aes => new Qcow2Exception("Only LUKS encryption options can be amended"),
-            _ => new Qcow2UnsupportedException("changing the keys of an encrypted image", "use qemu-img amend"),
-        };
+        if (options.KeySlots is not null)
+            Qcow2Image.RequireKeySlots(header);
     }
 
     private static void ValidateDataFile(Header header, AmendOptions options)

@@ -1,3 +1,5 @@
+using OrleansDisk.Qcow2.Crypto;
+
 namespace OrleansDisk.Qcow2.Operations;
 
 /// <summary>What is to change about an image; what is null stays.</summary>
@@ -27,6 +29,9 @@ public sealed record AmendOptions
     /// <summary>Whether the external data file can be read as a raw image; this can only be given up.</summary>
     public bool? DataFileRaw { get; init; }
 
-    /// <summary>What is to change about the keys of an encrypted image: options by their names, all of which begin with "encrypt.".</summary>
-    public IReadOnlyDictionary<string, string> Encryption { get; init; } = new Dictionary<string, string>();
+    /// <summary>
+    /// What is to become of the key slots of an image that LUKS encrypts. It is called once the image is known to have some,
+    /// and may take time.
+    /// </summary>
+    public Func<LuksHeader, KeySlotChange>? KeySlots { get; init; }
 }
