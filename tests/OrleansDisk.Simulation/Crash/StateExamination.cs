@@ -26,6 +26,9 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
     /// <summary>The disk as it reads in this state.</summary>
     public byte[] Disk { get; private set; } = [];
 
+    /// <summary>Its size.</summary>
+    public int SectorCount => Disk.Length / SectorContent.Bytes;
+
     /// <exception cref="SimulationFailure">An invariant does not hold.</exception>
     public void Run()
     {
@@ -47,12 +50,12 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
         await using Qcow2Image image = await Qcow2Image.OpenAsync(view, options);
         await FindDecidingAsync(view, image);
         int sectors = (int)(image.VirtualBytes / SectorContent.Bytes);
-        if (sectors != model.SectorCount && sectors != model.ResizingTo)
+        if (!model.MayHaveSectorCount(sectors))
             throw new SimulationFailure("I4", $"the disk has {sectors} sectors after a crash, not {model.SectorCount}");
-        await model.Bitmaps.JudgeAsync(image, isResizing: model.ResizingTo is not null);
-        if (limits.Snapshots.Any)
+        await model.Bitmaps.JudgeAsync(image, isSizeUnsure: model.IsSizeUnsure);
+        if (model.Snapshots.Any)
         {
-            limits.Snapshots.Judge(await SnapshotReader.ReadAsync(
+            model.Snapshots.Judge(await SnapshotReader.ReadAsync(
                 () => new CrashView(limits.ImageName, writes, state) { IsReadOnly = true }, options));
         }
         Disk = new byte[image.VirtualBytes];
@@ -122,20 +125,22 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
                 throw new SimulationFailure("I1", $"sector {sector} reads {SectorContent.Describe(read)}, "
                     + $"but its place in the file ({extent.State}) says {SectorContent.Describe(content)}");
             }
-            JudgeSector(model, sector, content);
+            JudgeSector(model, sector, content, SectorCount);
         }
     }
 
     /// <exception cref="SimulationFailure">The content is none that the sector may have after a crash.</exception>
-    public static void JudgeSector(DiskModel model, int sector, long content)
+    /// <param name="model">What the disk may hold.</param>
+    /// <param name="sector">The sector.</param>
+    /// <param name="content">What it holds.</param>
+    /// <param name="sectorCount">Size of the disk that the crash left.</param>
+    public static void JudgeSector(DiskModel model, int sector, long content, int sectorCount)
     {
-        bool isAllowed = sector < model.SectorCount ? model.MayHoldAfterCrash(sector, content) : content == 0;
-        if (isAllowed)
+        if (model.MayHoldAfterCrash(sector, content, sectorCount))
             return;
         string invariant = content == SectorContent.Poison || content < 0 ? "I6"
             : content == model.BackingContent(sector) ? "I7" : "I4, I5";
-        string allowed = sector < model.SectorCount ? model.DescribeAfterCrash(sector) : "zeros";
-        throw new SimulationFailure(invariant,
-            $"sector {sector} holds {SectorContent.Describe(content)} after a crash; allowed: {allowed}");
+        throw new SimulationFailure(invariant, $"sector {sector} holds {SectorContent.Describe(content)} after a crash; "
+            + $"allowed: {model.DescribeAfterCrash(sector, sectorCount)}");
     }
 }

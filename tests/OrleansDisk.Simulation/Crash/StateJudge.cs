@@ -13,9 +13,6 @@ internal sealed record JudgeLimits
     /// <summary>How files of the backing chain are opened.</summary>
     public required Func<string, ImageAccess, IBlockFile> OpenBacking { get; init; }
 
-    /// <summary>What the image's snapshots hold.</summary>
-    public required SnapshotModel Snapshots { get; init; }
-
     /// <summary>Leaked clusters that a crash may leave.</summary>
     public required long MaxLeaks { get; init; }
 
@@ -119,7 +116,7 @@ internal sealed class StateJudge(StateSelection selection, StateCounts counts)
     private static void CompareData(UnflushedWrites writes, CrashState state, DiskModel model, JudgeLimits limits, StateExamination examination)
     {
         foreach ((int sector, int inFile) in examination.Touched)
-            StateExamination.JudgeSector(model, sector, limits.Stored.ContentOf(writes, state, sector, inFile));
+            StateExamination.JudgeSector(model, sector, limits.Stored.ContentOf(writes, state, sector, inFile), examination.SectorCount);
     }
 
     private static string Describe(UnflushedWrites writes) => string.Join(", ", writes.Writes.Take(24)

@@ -53,9 +53,9 @@ internal sealed class BitmapModel
 
     /// <summary>Holds the bitmaps of an open image against the model.</summary>
     /// <param name="image">The image.</param>
-    /// <param name="isResizing">Whether its size was changing: then all bitmaps may be in use.</param>
+    /// <param name="isSizeUnsure">Whether its size was changing: then all bitmaps may be in use, or no longer.</param>
     /// <exception cref="SimulationFailure">A change has no bit, or a bitmap is gone.</exception>
-    public async Task JudgeAsync(Qcow2Image image, bool isResizing)
+    public async Task JudgeAsync(Qcow2Image image, bool isSizeUnsure)
     {
         IReadOnlyList<BitmapDescription> found = await image.ListBitmapsAsync();
         foreach ((string name, Tracked bitmap) in _bitmaps)
@@ -70,11 +70,11 @@ internal sealed class BitmapModel
             }
             if (found[at].IsInconsistent)
             {
-                if (!bitmap.IsEnabled && !bitmap.IsInconsistent && !mayDiffer && !isResizing)
+                if (!bitmap.IsEnabled && !bitmap.IsInconsistent && !mayDiffer && !isSizeUnsure)
                     throw new SimulationFailure("I9", $"bitmap {name} is inconsistent, and nothing was to change it");
                 continue;
             }
-            if (bitmap.IsInconsistent && !mayDiffer)
+            if (bitmap.IsInconsistent && !mayDiffer && !isSizeUnsure)
                 throw new SimulationFailure("I9", $"bitmap {name} counts again though it had missed changes");
             await JudgeAsync(image, name, bitmap);
         }

@@ -6,7 +6,11 @@ namespace OrleansDisk.Simulation.Model;
 /// </summary>
 internal sealed class DiskModel
 {
+    /// <summary>Of as many sectors as the largest disk has that there may be.</summary>
     private readonly List<SectorHistory> _sectors = [];
+
+    /// <summary>Sizes that stable storage may say, in sectors, but for that of a change under way.</summary>
+    private readonly SortedSet<int> _storedSizes = [];
 
     /// <summary>Bytes of the contents that are not one number all through.</summary>
     private readonly Dictionary<long, byte[]> _mixtures = [];
@@ -20,19 +24,27 @@ internal sealed class DiskModel
         foreach (long content in contents)
             _sectors.Add(new SectorHistory(content));
         Backing = backing;
+        SectorCount = contents.Count;
+        _storedSizes.Add(SectorCount);
     }
 
     /// <summary>Sectors of the disk that the guest may use.</summary>
-    public int SectorCount => _sectors.Count;
+    public int SectorCount { get; private set; }
 
     /// <summary>Sectors that a size change under way would give, or null.</summary>
     public int? ResizingTo { get; private set; }
+
+    /// <summary>Whether a crash may leave more than one size: one changes, or did when the process died that changed it.</summary>
+    public bool IsSizeUnsure => ResizingTo is not null || _storedSizes.Count > 1;
 
     /// <summary>The content of a sector that nothing above the backing chain holds.</summary>
     public IReadOnlyList<long> Backing { get; }
 
     /// <summary>What the image's bitmaps must say.</summary>
     public BitmapModel Bitmaps { get; private init; } = new();
+
+    /// <summary>Which snapshots the image has, and what they hold.</summary>
+    public SnapshotModel Snapshots { get; private init; } = new();
 
     public long BackingContent(int sector) => sector < Backing.Count ? Backing[sector] : 0;
 
@@ -92,6 +104,7 @@ internal sealed class DiskModel
     {
         foreach (SectorHistory sector in _sectors)
             sector.Flushed(begin);
+        Settle();
     }
 
     public void BeginResize(int sectorCount) => ResizingTo = sectorCount;
@@ -99,10 +112,15 @@ internal sealed class DiskModel
     /// <summary>A size change has ended, and is on stable storage; new sectors are zeros.</summary>
     public void EndResize(int sectorCount)
     {
+        Settle(); // what a larger disk had there before is gone
         SetSectorCount(sectorCount);
         Bitmaps.Cut(sectorCount);
         ResizingTo = null;
+        Settle();
     }
+
+    /// <summary>Whether a crash now may leave a disk of so many sectors.</summary>
+    public bool MayHaveSectorCount(int sectorCount) => _storedSizes.Contains(sectorCount) || sectorCount == ResizingTo;
 
     public void FailResize()
     {
@@ -152,9 +170,12 @@ internal sealed class DiskModel
         _sectors[sector].Pin(content, ++_clock);
     }
 
-    public bool MayHoldAfterCrash(int sector, long content) => _sectors[sector].MayHoldAfterCrash(content);
+    /// <summary>Whether a sector may hold a content after a crash that leaves a disk of one of the possible sizes.</summary>
+    public bool MayHoldAfterCrash(int sector, long content, int sectorCount) =>
+        IsKnown(sector, sectorCount) ? _sectors[sector].MayHoldAfterCrash(content) : content == 0;
 
-    public string DescribeAfterCrash(int sector) => _sectors[sector].DescribeAfterCrash();
+    public string DescribeAfterCrash(int sector, int sectorCount) =>
+        IsKnown(sector, sectorCount) ? _sectors[sector].DescribeAfterCrash() : "zeros";
 
     /// <summary>The machine or the process died, and this is what the disk holds now.</summary>
     /// <param name="disk">All bytes of the disk as it was opened again.</param>
@@ -163,17 +184,23 @@ internal sealed class DiskModel
     {
         _clock++;
         int count = disk.Length / SectorContent.Bytes;
+        if (!MayHaveSectorCount(count))
+            throw new SimulationFailure("I4", $"the disk has {count} sectors after a crash, not {SectorCount}");
         SetSectorCount(count);
         ResizingTo = null;
+        _storedSizes.Add(count);
+        if (isDurable)
+            Settle();
+        ForgetBehindEnd();
         for (int sector = 0; sector < count; sector++)
         {
             ReadOnlySpan<byte> bytes = disk.Slice(sector * SectorContent.Bytes, SectorContent.Bytes);
             long content = SectorContent.Parse(bytes);
             Remember(content, bytes);
-            if (!_sectors[sector].MayHoldAfterCrash(content))
+            if (!MayHoldAfterCrash(sector, content, count))
             {
                 throw new SimulationFailure("I4", $"sector {sector} holds {SectorContent.Describe(content)} after a crash; "
-                    + $"allowed: {_sectors[sector].DescribeAfterCrash()}");
+                    + $"allowed: {DescribeAfterCrash(sector, count)}");
             }
             _sectors[sector].Reset(content, _clock, isDurable);
         }
@@ -182,7 +209,10 @@ internal sealed class DiskModel
     /// <summary>A copy for what is tried and thrown away.</summary>
     public DiskModel Clone()
     {
-        var clone = new DiskModel([], Backing) { _clock = _clock, _lastWrite = _lastWrite, ResizingTo = ResizingTo, Bitmaps = Bitmaps.Clone() };
+        var clone = new DiskModel([], Backing) { _clock = _clock, _lastWrite = _lastWrite, ResizingTo = ResizingTo, Bitmaps = Bitmaps.Clone(), Snapshots = Snapshots.Clone() };
+        clone.SectorCount = SectorCount;
+        clone._storedSizes.Clear();
+        clone._storedSizes.UnionWith(_storedSizes);
         clone._sectors.AddRange(_sectors.Select(sector => sector.Clone()));
         foreach ((long content, byte[] bytes) in _mixtures)
             clone._mixtures.Add(content, bytes);
@@ -204,12 +234,33 @@ internal sealed class DiskModel
             _mixtures.TryAdd(content, bytes.ToArray());
     }
 
+    /// <summary>The disk has another size; what a crash may bring back of a larger one stays known.</summary>
     private void SetSectorCount(int count)
     {
         while (_sectors.Count < count)
             _sectors.Add(new SectorHistory(0));
-        _sectors.RemoveRange(count, _sectors.Count - count);
+        SectorCount = count;
     }
+
+    /// <summary>What dead processes left, the size and the snapshots, is on stable storage.</summary>
+    private void Settle()
+    {
+        Snapshots.Settle();
+        _storedSizes.Clear();
+        _storedSizes.Add(SectorCount);
+        _sectors.RemoveRange(SectorCount, _sectors.Count - SectorCount);
+    }
+
+    /// <summary>Who died gave up what is behind the disk's end: if a crash brings the end back, it may be gone.</summary>
+    private void ForgetBehindEnd()
+    {
+        for (int sector = SectorCount; sector < _sectors.Count; sector++)
+            _sectors[sector].Add(0, _clock);
+    }
+
+    /// <summary>Whether more is known of a sector than that it is new.</summary>
+    private bool IsKnown(int sector, int sectorCount) =>
+        sector < SectorCount || (sector < _sectors.Count && _storedSizes.Contains(sectorCount));
 
     private long Merge(int sector, int from, ReadOnlySpan<byte> part)
     {
@@ -257,6 +308,8 @@ internal sealed class DiskModel
                 if (isDurable)
                     model._sectors[sector].DropSuperseded();
             }
+            if (isDurable)
+                model.Settle();
         }
 
         /// <summary>It failed, or promised nothing: each sector may have the content or not.</summary>

@@ -7,11 +7,15 @@ internal sealed class SnapshotModel
     private readonly Dictionary<string, long[]> _leaving = [];
     private readonly HashSet<string> _coming = [];
 
+    /// <summary>Those that came or went when the process died: until they are settled, a crash may leave them or not.</summary>
+    private readonly Dictionary<string, (long[] Contents, bool IsThere)> _unsure = [];
+
     /// <summary>Whether there is, or may be, any.</summary>
-    public bool Any => _kept.Count + _leaving.Count + _coming.Count > 0;
+    public bool Any => _kept.Count + _leaving.Count + _coming.Count + _unsure.Count > 0;
 
     /// <summary>A snapshot begins to be taken. False when one of that name may be there.</summary>
-    public bool TryBegin(string name) => !_kept.ContainsKey(name) && !_leaving.ContainsKey(name) && _coming.Add(name);
+    public bool TryBegin(string name) =>
+        !_kept.ContainsKey(name) && !_leaving.ContainsKey(name) && !_unsure.ContainsKey(name) && _coming.Add(name);
 
     /// <summary>It was not taken.</summary>
     public void Refused(string name) => _coming.Remove(name);
@@ -49,7 +53,7 @@ internal sealed class SnapshotModel
     {
         foreach ((string name, byte[] disk) in found)
         {
-            long[]? expected = _kept.GetValueOrDefault(name) ?? _leaving.GetValueOrDefault(name);
+            long[]? expected = _kept.GetValueOrDefault(name) ?? _leaving.GetValueOrDefault(name) ?? _unsure.GetValueOrDefault(name).Contents;
             if (expected is null && !_coming.Contains(name))
                 throw new SimulationFailure("I8", $"there is a snapshot '{name}' that nobody took, or that was deleted");
             if (expected is not null && Parse(disk).AsSpan().CommonPrefixLength(expected) is var same && (same < expected.Length || same < disk.Length / SectorContent.Bytes))
@@ -60,14 +64,33 @@ internal sealed class SnapshotModel
     }
 
     /// <summary>A process died, and these are the snapshots that are there now.</summary>
-    public void Restart(IReadOnlyDictionary<string, byte[]> found)
+    /// <param name="found">All bytes of each of them.</param>
+    /// <param name="isDurable">Whether they are there on stable storage, too.</param>
+    public void Restart(IReadOnlyDictionary<string, byte[]> found, bool isDurable)
     {
         Judge(found);
-        _kept.Clear();
+        foreach ((string name, long[] contents) in _leaving)
+            _unsure[name] = (contents, found.ContainsKey(name));
+        foreach (string name in _coming.Where(found.ContainsKey))
+            _unsure[name] = (Parse(found[name]), IsThere: true);
         _leaving.Clear();
         _coming.Clear();
-        foreach ((string name, byte[] disk) in found)
-            _kept.Add(name, Parse(disk));
+        if (!isDurable)
+            return;
+        foreach (string name in _unsure.Keys.ToArray())
+            _unsure[name] = (_unsure[name].Contents, found.ContainsKey(name));
+        Settle();
+    }
+
+    /// <summary>What the file says of them is on stable storage.</summary>
+    public void Settle()
+    {
+        foreach ((string name, (long[] contents, bool isThere)) in _unsure)
+        {
+            if (isThere)
+                _kept.Add(name, contents);
+        }
+        _unsure.Clear();
     }
 
     /// <summary>A copy for what is tried and thrown away.</summary>
@@ -79,6 +102,8 @@ internal sealed class SnapshotModel
         foreach ((string name, long[] contents) in _leaving)
             clone._leaving.Add(name, contents);
         clone._coming.UnionWith(_coming);
+        foreach ((string name, (long[], bool) unsure) in _unsure)
+            clone._unsure.Add(name, unsure);
         return clone;
     }
 

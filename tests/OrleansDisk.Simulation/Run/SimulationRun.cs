@@ -150,7 +150,6 @@ internal sealed class SimulationRun
         var world = new World(_plan.Shape, host, _start, new FaultPlan([]), random)
         {
             Model = _world.Model.Clone(),
-            Snapshots = _world.Snapshots.Clone(),
             HasChangedSnapshots = _world.HasChangedSnapshots,
             InheritedLeaks = _world.Limits.MaxLeaks,
         };

@@ -13,7 +13,7 @@ internal sealed partial class World
     /// <summary>Whether a snapshot was taken, deleted or applied: what the start's snapshots hold may be written from then on.</summary>
     public bool HasChangedSnapshots { get; set; }
 
-    public SnapshotModel Snapshots { get; init; } = new();
+    public SnapshotModel Snapshots => Model.Snapshots;
 
     public async Task CreateSnapshotAsync(string name)
     {

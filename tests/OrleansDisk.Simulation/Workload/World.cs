@@ -67,7 +67,6 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
         ImageName = StartImage.Name,
         OpenBacking = (name, _) => CrashView.Of(name, host[name].Visible),
         ClusterBytes = shape.ClusterBytes,
-        Snapshots = Snapshots,
         DataFile = shape.DataFile == DataFileKind.None ? null : (StartImage.DataName, StartImage.DataRegion),
         Stored = start.Stored,
         Secret = shape.Secret,
@@ -259,12 +258,6 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
     /// <summary>The process dies: its handles go, its memory goes, its writes stay.</summary>
     public async Task KillProcessAsync()
     {
-        if (Model.ResizingTo is not null)
-        {
-            // The size that the next owner sees need not be on stable storage, and the model knows one size at a time.
-            await LosePowerAsync();
-            return;
-        }
         host.KillAll();
         await RestartAsync(isDurable: false);
     }
@@ -341,8 +334,9 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
         if (report.LeakCount > Limits.MaxLeaks)
             throw new SimulationFailure("I2", $"a crash leaked {report.LeakCount} clusters, at most {Limits.MaxLeaks} can be on their way");
         InheritedLeaks = report.LeakCount;
-        (_changedClusters, _clustersUnderWay) = (0, 0);
-        Snapshots.Restart(await ReadSnapshotsAsync());
+        // What stable storage says may be older than what the next owner sees.
+        (_changedClusters, _clustersUnderWay) = (isDurable ? 0 : _changedClusters + _clustersUnderWay, 0);
+        Snapshots.Restart(await ReadSnapshotsAsync(), isDurable);
         await OpenAsync();
         await JudgeBitmapsAsync();
         byte[] disk = new byte[Image.VirtualBytes];
@@ -358,7 +352,7 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
     {
         if (shape.Version < 3)
             return;
-        while (!await TryAsync(image => new ValueTask(Model.Bitmaps.JudgeAsync(image, isResizing: Model.ResizingTo is not null))))
+        while (!await TryAsync(image => new ValueTask(Model.Bitmaps.JudgeAsync(image, isSizeUnsure: Model.IsSizeUnsure))))
         {
             // The fault struck just now, and strikes once.
         }

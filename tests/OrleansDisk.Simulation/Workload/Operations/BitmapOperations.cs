@@ -59,6 +59,6 @@ internal sealed record BitmapReadOperation : IOperation
     public async Task RunAsync(World world)
     {
         if (!world.Model.Bitmaps.IsUnsure)
-            await world.TryAsync(image => new ValueTask(world.Model.Bitmaps.Clone().JudgeAsync(image, isResizing: false)));
+            await world.TryAsync(image => new ValueTask(world.Model.Bitmaps.Clone().JudgeAsync(image, isSizeUnsure: false)));
     }
 }

@@ -142,11 +142,24 @@ internal sealed record ReopenOperation(bool ReadOnlyBetween) : IOperation
 }
 
 /// <summary>The process dies, or the machine, while others run.</summary>
-internal sealed record CrashOperation(bool LosesPower) : IOperation
+/// <param name="LosesPower">Whether it is the machine.</param>
+/// <param name="AfterTurns">How far the others get before.</param>
+internal sealed record CrashOperation(bool LosesPower, int AfterTurns = 0) : IOperation
 {
-    public static CrashOperation Draw(OperationDraw draw) => new(draw.OneIn(2));
+    private const int MaxTurns = 200;
+
+    public static CrashOperation Draw(OperationDraw draw) => new(draw.OneIn(2), draw.Random.Next(draw.OneIn(2) ? MaxTurns : 2));
 
     public Timing Timing => Timing.Interrupting;
 
-    public Task RunAsync(World world) => LosesPower ? world.LosePowerAsync() : world.KillProcessAsync();
+    public async Task RunAsync(World world)
+    {
+        await world.Host.WaitAsync(AfterTurns);
+        if (world.Image.HasFailed)
+            await world.RecoverAsync();
+        else if (LosesPower)
+            await world.LosePowerAsync();
+        else
+            await world.KillProcessAsync();
+    }
 }
