@@ -40,7 +40,7 @@ internal sealed class MemoryBench(BenchOptions options, Workspace workspace)
             Footprint empty = await FootprintAsync(server, afterCollection: true, cancellation);
             Print("one image", empty, empty);
             for (int i = 0; i < options.ImageCount; i++)
-                clients.Add(await NbdClient.ConnectUnixAsync(_socket, $"bench/{i}", cancellation));
+                clients.Add(await NbdClient.ConnectUnixAsync(_socket, $"bench/{i}", cancellation: cancellation));
             Footprint opened = await FootprintAsync(server, afterCollection: true, cancellation);
             Print("all images open", opened, empty);
             await ReadAllAsync(clients, cancellation);

@@ -17,6 +17,10 @@ internal static unsafe partial class SystemCalls
     [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]
     public static partial int Kill(int process, int signal);
 
+    /// <summary>Ends this process by SIGABRT.</summary>
+    [LibraryImport("libc", EntryPoint = "abort")]
+    public static partial void Abort();
+
     /// <summary>Whether a descriptor leads to a terminal: 1 if it does.</summary>
     [LibraryImport("libc", EntryPoint = "isatty", SetLastError = true)]
     public static partial int IsTerminal(int descriptor);

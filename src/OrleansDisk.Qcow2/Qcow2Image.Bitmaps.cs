@@ -78,6 +78,16 @@ public sealed partial class Qcow2Image
         await _bitmaps.MergeAsync(name, sourceBitmaps, sourceName);
     });
 
+    /// <summary>Makes bitmaps that are what those of another image are; all of them, or none after an error.</summary>
+    /// <param name="source">The image that has them, whose disk has the same size; nobody changes it meanwhile.</param>
+    /// <param name="names">Which ones: they are consistent, and there are none of these names here.</param>
+    /// <exception cref="Qcow2Exception">A bitmap is not as it must be, or can't be had here.</exception>
+    public Task CopyBitmapsAsync(Qcow2Image source, IReadOnlyList<string> names) => ChangeBitmapsAsync(async () =>
+    {
+        await source._bitmaps.LoadAsync();
+        await _bitmaps.CopyAsync(source._bitmaps, names);
+    });
+
     /// <summary>The last step of an opening: from here on the bitmaps are in use.</summary>
     private static async Task<Qcow2Image> StartAsync(Qcow2Image image)
     {

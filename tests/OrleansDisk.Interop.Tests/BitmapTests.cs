@@ -316,6 +316,43 @@ public sealed class BitmapTests : IDisposable
         await Judge.FindsCleanAsync(Path);
     }
 
+    [Fact]
+    public async Task Copies_of_bitmaps_come_to_the_disk_together_or_not_at_all()
+    {
+        Disk.Create(Path, DiskBytes, "compat=1.1");
+        string target = _directory.Path("target");
+        Disk.Create(target, DiskBytes, "compat=1.1");
+        const int noSpace = 28;
+        await Exclusive.Run(async () =>
+        {
+            await using Qcow2Image source = await Qcow2Image.OpenAsync(Path, new Qcow2OpenOptions { Access = ImageAccess.Write });
+            await source.AddBitmapAsync("one", 512);
+            await source.WriteAsync(1 << 20, new byte[512]);
+            await source.AddBitmapAsync("two");
+            await source.WriteAsync(2 << 20, new byte[512]);
+            await source.DisableBitmapAsync("two");
+            var file = MemoryFile.Load(File.ReadAllBytes(target), new MemoryFile());
+            Qcow2Image copy = await Qcow2Image.OpenAsync(file, Disk.Writing(ClusterBytes));
+            int writes = 0;
+            // Bits and table of each, and the directory.
+            for (int failing = 1; failing <= 5; failing++)
+            {
+                writes = 0;
+                file.Fault = (operation, _) => operation == FileOperation.Write && ++writes == failing ? noSpace : 0;
+                await Assert.ThrowsAsync<NoSpaceException>(() => copy.CopyBitmapsAsync(source, ["one", "two"]));
+                Assert.Empty(await copy.ListBitmapsAsync());
+            }
+            file.Fault = (_, _) => 0;
+            await copy.CopyBitmapsAsync(source, ["one", "two"]);
+            await copy.CloseAsync();
+            File.WriteAllBytes(target, file.ToArray());
+        });
+        File.Move(target, Path, overwrite: true);
+        Assert.Equal([(1 << 20, 512), (2 << 20, 512)], QemuDirtyRanges("one"));
+        Assert.Equal([(2 << 20, 64 << 10)], QemuDirtyRanges("two"));
+        await Judge.FindsCleanAsync(Path);
+    }
+
     /// <summary>Changes a byte of the first entry of the directory.</summary>
     private async Task PatchEntryAsync(int field, byte value)
     {

@@ -33,6 +33,28 @@ public sealed class ClientTests
     }
 
     [Fact]
+    public async Task A_context_that_is_asked_for_tells_data_from_holes_and_reads_go_on()
+    {
+        await using TestServer server = await TestServer.StartAsync(new MemoryExport("disk", MemoryExport.FullInfo(DiskBytes)));
+        await using NbdClient client = await NbdClient.ConnectUnixAsync(server.SocketPath, "disk", "base:allocation");
+        Assert.True(client.HasContext);
+        byte[] data = new byte[1 << 20];
+        new Random(2).NextBytes(data);
+        await client.WriteAsync(2 << 20, data);
+        Assert.Equal(new NbdExtent(2 << 20, 3), await client.GetExtentAsync(0, DiskBytes));
+        Assert.Equal(new NbdExtent(1 << 20, 0), await client.GetExtentAsync(2 << 20, DiskBytes - (2 << 20)));
+        byte[] read = new byte[3 << 20];
+        Array.Fill(read, (byte)1);
+        await client.ReadAsync(1 << 20, read);
+        Assert.Equal([.. new byte[1 << 20], .. data, .. new byte[1 << 20]], read);
+        IOException refused = await Assert.ThrowsAsync<IOException>(() => client.ReadAsync(DiskBytes, new byte[512]));
+        Assert.Contains("InvalidArgument", refused.Message, StringComparison.Ordinal);
+        await using NbdClient other = await NbdClient.ConnectUnixAsync(server.SocketPath, "disk", "qemu:dirty-bitmap:none");
+        Assert.False(other.HasContext);
+        await other.ReadAsync(2 << 20, data);
+    }
+
+    [Fact]
     public async Task An_export_that_is_not_there_is_named()
     {
         await using TestServer server = await TestServer.StartAsync(new MemoryExport("disk", MemoryExport.FullInfo(DiskBytes)));

@@ -37,6 +37,12 @@ internal sealed class ConvertArguments
 
     public bool Compresses => Options.Has("c");
 
+    /// <summary>Whether the source's bitmaps are copied, too.</summary>
+    public bool CopiesBitmaps => Options.Has("bitmaps");
+
+    /// <summary>Whether bitmaps that mean nothing are left out rather than an error.</summary>
+    public bool SkipsBrokenBitmaps => Options.Has("skip-broken-bitmaps");
+
     public bool SkipsCreation => Options.Has("n");
 
     /// <exception cref="CommandFailedException">Something can't be had, or not together with something else.</exception>
@@ -56,6 +62,8 @@ internal sealed class ConvertArguments
         SnapshotSelector? snapshot = SnapshotView.Of(options);
         if (snapshot is not null && options.Operands.Count > 2)
             throw new CommandFailedException("No support for concatenating multiple snapshot");
+        if (options.Has("bitmaps") && options.Operands.Count > 2)
+            throw new CommandFailedException("Copying bitmaps only possible with single source");
         return new ConvertArguments
         {
             Options = options,
@@ -98,6 +106,7 @@ internal sealed class ConvertArguments
             (options.Has("target-image-opts") && !options.Has("n"), "--target-image-opts requires use of -n flag"),
             (options.Has("n") && options.Has("o"), "-o has no effect when skipping image creation"),
             (options.Has("target-is-zero") && !options.Has("n"), "--target-is-zero requires use of -n flag"),
+            (options.Has("skip-broken-bitmaps") && !options.Has("bitmaps"), "Use of --skip-broken-bitmaps requires --bitmaps"),
         ];
         foreach ((bool isGiven, string message) in refused)
         {

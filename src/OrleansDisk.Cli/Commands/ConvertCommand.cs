@@ -19,6 +19,8 @@ internal static class ConvertCommand
           -B FILE                backing file of the target: what the source leaves to its own is left to this one
           -F FORMAT              format of that backing file
           -c                     write compressed clusters
+          --bitmaps              copy the persistent bitmaps of the source's top image, too
+          --skip-broken-bitmaps  leave out those that are inconsistent; needs --bitmaps
           -S SIZE                smallest run of zeros that is left out (default 4k); 0: all is written
           -n                     the target is there: do not make it
           --target-image-opts    TARGET is a list of options: driver=qcow2,file.filename=...; needs -n
@@ -44,7 +46,8 @@ internal static class ConvertCommand
         [
             Command.FormatOption, new OptionSpec('O', null, HasValue: true), new OptionSpec('o', null, HasValue: true),
             SnapshotView.Option, new OptionSpec('B', null, HasValue: true), new OptionSpec('F', null, HasValue: true),
-            new OptionSpec('c', null, HasValue: false), new OptionSpec('S', null, HasValue: true),
+            new OptionSpec('c', null, HasValue: false), new OptionSpec('\0', "bitmaps", HasValue: false),
+            new OptionSpec('\0', "skip-broken-bitmaps", HasValue: false), new OptionSpec('S', null, HasValue: true),
             new OptionSpec('n', null, HasValue: false), new OptionSpec('\0', "target-image-opts", HasValue: false),
             new OptionSpec('\0', "target-is-zero", HasValue: false), new OptionSpec('m', null, HasValue: true),
             new OptionSpec('W', null, HasValue: false), new OptionSpec('C', null, HasValue: false),
@@ -98,15 +101,20 @@ internal static class ConvertCommand
                 disks.Add(disk);
                 sources.Add(new ConvertSource(disk.Source, await disk.LayersAsync()));
             }
+            BitmapCopy? bitmaps = arguments.CopiesBitmaps ? await BitmapCopy.OfAsync(disks[0], arguments.SkipsBrokenBitmaps) : null;
             var target = new ConvertTarget(arguments, sources.Sum(source => source.Bytes));
             await target.CreateAsync();
             OpenedDisk opened = await Command.OpeningAsync(arguments.Target, target.OpenAsync);
             disks.Add(opened);
             IWritableDisk writable = opened.Writable ?? throw new CommandFailedException($"'{arguments.Target}' is open read-only");
+            if (bitmaps is not null)
+                BitmapCopy.EnsureFits(opened);
             if (target.HasBacking)
                 sources = [.. sources.Select(source => source with { OwnLayerCount = 1 })];
             ConvertOptions options = target.OptionsFor(opened) with { Progress = progress.Set, Cancellation = cancellation };
             await ConvertOperation.RunAsync(sources, writable, options);
+            if (bitmaps is not null)
+                await bitmaps.RunAsync(opened);
         }
         finally
         {

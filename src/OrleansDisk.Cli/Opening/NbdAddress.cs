@@ -19,6 +19,9 @@ internal sealed record NbdAddress
 
     public string Export { get; private init; } = "";
 
+    /// <summary>The context that is shown in place of what is allocated (QEMU's x-dirty-bitmap), or null.</summary>
+    public string? Context { get; private init; }
+
     /// <summary>Reads a name, nbd://, nbd+unix:// or nbd:, and takes the options of the driver.</summary>
     /// <exception cref="CommandFailedException">It leads nowhere.</exception>
     public static NbdAddress Take(string? name, BlockOptions options)
@@ -27,6 +30,7 @@ internal sealed record NbdAddress
             : name.Contains("://", StringComparison.Ordinal) ? FromUri(name) : FromOldName(name);
         foreach (string waiting in (ReadOnlySpan<string>)["reconnect-delay", "open-timeout"])
             _ = options.Take(waiting);
+        address = address with { Context = options.Take("x-dirty-bitmap") };
         options.RefuseRestOfProtocol("nbd");
         return address;
     }
@@ -37,14 +41,18 @@ internal sealed record NbdAddress
     {
         try
         {
-            NbdClient client = SocketPath is not null ? await NbdClient.ConnectUnixAsync(SocketPath, Export)
-                : await NbdClient.ConnectTcpAsync(Host, Port, Export);
-            return new NbdDisk(client, ToString(), isReadOnly);
+            string context = Context ?? "base:allocation";
+            NbdClient client = SocketPath is not null ? await NbdClient.ConnectUnixAsync(SocketPath, Export, context)
+                : await NbdClient.ConnectTcpAsync(Host, Port, Export, context);
+            if (client.HasContext || Context is null)
+                return new NbdDisk(client, ToString(), isReadOnly);
+            await client.DisposeAsync();
         }
         catch (IOException e)
         {
             throw new CommandFailedException($"Failed to connect to '{SocketPath ?? $"{Host}:{Port}"}': {e.Message}");
         }
+        throw new CommandFailedException($"requested x-dirty-bitmap {Context} not found");
     }
 
     /// <summary>The address as a URI.</summary>

@@ -4,11 +4,10 @@ namespace OrleansDisk.Cli.Shell;
 internal static class ControlCommands
 {
     private const int MaxSignal = 65;
-    private const int Abort = 6;
 
     public static IEnumerable<ShellCommand> All { get; } =
     [
-        new("abort", "simulate a program crash using abort(3)", (_, _) => Raise(Abort)) { NeedsNoDisk = true },
+        new("abort", "simulate a program crash using abort(3)", (_, _) => Abort()) { NeedsNoDisk = true },
         new("break", "sets a breakpoint on event and tags the stopped request as tag", SetBreakAsync)
         {
             MinWords = 2, MaxWords = 2, Synopsis = "event tag",
@@ -83,6 +82,13 @@ internal static class ControlCommands
             throw new ShellException($"signal argument '{arguments.Operands[0]}' is too large to be a valid signal");
         session.Terminal.Flush();
         return Raise((int)signal);
+    }
+
+    /// <summary>Ends the process at once, with what was not flushed: a signal to the process reaches it a while later.</summary>
+    private static Task<bool> Abort()
+    {
+        SystemCalls.Abort();
+        return Task.FromResult(true);
     }
 
     /// <summary>The signal takes the process down at once, with what was not flushed.</summary>

@@ -1,41 +1,50 @@
-using System.Buffers.Binary;
 using System.Net;
 using System.Net.Sockets;
-using System.Text;
 using OrleansDisk.Nbd.Protocol;
 
 namespace OrleansDisk.Nbd.Client;
 
 /// <summary>
-/// A connection to an NBD export, with simple replies and one request at a time: for tools and examples, where
-/// a load needs libnbd or the kernel. Offsets and lengths are bytes. Calls must not overlap.
+/// A connection to an NBD export, with one request at a time: for tools and examples, where a load needs libnbd or the
+/// kernel. Offsets and lengths are bytes. Calls must not overlap.
 /// </summary>
 public sealed class NbdClient : IAsyncDisposable
 {
     /// <summary>What the protocol lets every server take.</summary>
     private const int MaxRequestBytes = 32 << 20;
-    private const int MaxOptionReplyBytes = 64 << 10;
 
     private readonly NetworkStream _stream;
-    private NbdTransmissionFlags _flags;
+    private ClientSession _session;
     private ulong _lastCookie;
 
     private NbdClient(NetworkStream stream) => _stream = stream;
 
     /// <summary>Size of the export in bytes.</summary>
-    public long Bytes { get; private set; }
+    public long Bytes => _session.Bytes;
 
-    public bool IsReadOnly => _flags.HasFlag(NbdTransmissionFlags.ReadOnly);
+    public bool IsReadOnly => _session.Flags.HasFlag(NbdTransmissionFlags.ReadOnly);
+
+    /// <summary>Whether the server has the metadata context that was asked for.</summary>
+    public bool HasContext => _session.ContextId is not null;
 
     /// <summary>Connects to a server on a unix socket.</summary>
+    /// <param name="path">The socket.</param>
+    /// <param name="export">Name of the export.</param>
+    /// <param name="context">A metadata context to ask for, such as base:allocation; null: none.</param>
+    /// <param name="cancellation">Ends the attempt.</param>
     /// <exception cref="IOException">The server can't be reached, or does not have the export; the message says which.</exception>
-    public static Task<NbdClient> ConnectUnixAsync(string path, string export, CancellationToken cancellation = default) =>
-        ConnectAsync(new UnixDomainSocketEndPoint(path), export, cancellation);
+    public static Task<NbdClient> ConnectUnixAsync(string path, string export, string? context = null, CancellationToken cancellation = default) =>
+        ConnectAsync(new UnixDomainSocketEndPoint(path), export, context, cancellation);
 
     /// <summary>Connects to a server by TCP.</summary>
+    /// <param name="host">Its name or address.</param>
+    /// <param name="port">The port, mostly 10809.</param>
+    /// <param name="export">Name of the export.</param>
+    /// <param name="context">A metadata context to ask for, such as base:allocation; null: none.</param>
+    /// <param name="cancellation">Ends the attempt.</param>
     /// <exception cref="IOException">The server can't be reached, or does not have the export; the message says which.</exception>
-    public static Task<NbdClient> ConnectTcpAsync(string host, int port, string export, CancellationToken cancellation = default) =>
-        ConnectAsync(new DnsEndPoint(host, port), export, cancellation);
+    public static Task<NbdClient> ConnectTcpAsync(string host, int port, string export, string? context = null, CancellationToken cancellation = default) =>
+        ConnectAsync(new DnsEndPoint(host, port), export, context, cancellation);
 
     /// <summary>Fills the buffer.</summary>
     public async Task ReadAsync(long offset, Memory<byte> buffer, CancellationToken cancellation = default)
@@ -73,6 +82,15 @@ public sealed class NbdClient : IAsyncDisposable
     public Task FlushAsync(CancellationToken cancellation = default) =>
         RequestAsync(NbdCommand.Flush, NbdCommandFlags.None, 0, 0, default, default, cancellation);
 
+    /// <summary>What the metadata context says of the range that starts at an offset, and how far that goes.</summary>
+    /// <exception cref="IOException">The server does not have the context, or can't tell.</exception>
+    public async Task<NbdExtent> GetExtentAsync(long offset, uint bytes, CancellationToken cancellation = default)
+    {
+        ClientReply reply = await AskAsync(NbdCommand.BlockStatus, NbdCommandFlags.RequestOne, offset, bytes, default, default, cancellation);
+        return reply.Extent is { } extent ? extent with { Bytes = Math.Min(extent.Bytes, bytes) }
+            : throw new IOException($"the server says nothing of {bytes} bytes at {offset}");
+    }
+
     /// <summary>Says goodbye and closes the connection.</summary>
     public async ValueTask DisposeAsync()
     {
@@ -87,7 +105,7 @@ public sealed class NbdClient : IAsyncDisposable
         await _stream.DisposeAsync();
     }
 
-    private static async Task<NbdClient> ConnectAsync(EndPoint server, string export, CancellationToken cancellation)
+    private static async Task<NbdClient> ConnectAsync(EndPoint server, string export, string? context, CancellationToken cancellation)
     {
         Socket socket = server is UnixDomainSocketEndPoint
             ? new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified)
@@ -96,7 +114,7 @@ public sealed class NbdClient : IAsyncDisposable
         {
             await socket.ConnectAsync(server, cancellation);
             var client = new NbdClient(new NetworkStream(socket, ownsSocket: true));
-            await client.HandshakeAsync(export, cancellation);
+            client._session = await new ClientHandshake(client._stream, export, context).RunAsync(cancellation);
             return client;
         }
         catch (SocketException e)
@@ -111,70 +129,20 @@ public sealed class NbdClient : IAsyncDisposable
         }
     }
 
-    private async Task HandshakeAsync(string export, CancellationToken cancellation)
-    {
-        byte[] greeting = await ReceiveAsync(18, cancellation);
-        if (BinaryPrimitives.ReadUInt64BigEndian(greeting) != NbdMagic.Greeting
-            || BinaryPrimitives.ReadUInt64BigEndian(greeting.AsSpan(8)) != NbdMagic.Option)
-        {
-            throw new IOException("the server does not speak NBD (newstyle)");
-        }
-        byte[] name = Encoding.UTF8.GetBytes(export);
-        byte[] message = new byte[4 + 16 + 4 + name.Length + 2];
-        BinaryPrimitives.WriteUInt32BigEndian(message, (uint)(NbdClientFlags.FixedNewstyle | NbdClientFlags.NoZeroes));
-        BinaryPrimitives.WriteUInt64BigEndian(message.AsSpan(4), NbdMagic.Option);
-        BinaryPrimitives.WriteUInt32BigEndian(message.AsSpan(12), (uint)NbdOption.Go);
-        BinaryPrimitives.WriteUInt32BigEndian(message.AsSpan(16), (uint)(4 + name.Length + 2));
-        BinaryPrimitives.WriteUInt32BigEndian(message.AsSpan(20), (uint)name.Length);
-        name.CopyTo(message, 24);
-        await _stream.WriteAsync(message, cancellation);
-        while (await TakeOptionReplyAsync(export, cancellation))
-        {
-        }
-    }
-
-    /// <summary>Takes one reply to GO; false when it was the last.</summary>
-    private async Task<bool> TakeOptionReplyAsync(string export, CancellationToken cancellation)
-    {
-        byte[] header = await ReceiveAsync(20, cancellation);
-        if (BinaryPrimitives.ReadUInt64BigEndian(header) != NbdMagic.OptionReply)
-            throw new IOException("the server broke the protocol: no option reply");
-        var reply = (NbdOptionReply)BinaryPrimitives.ReadUInt32BigEndian(header.AsSpan(12));
-        uint length = BinaryPrimitives.ReadUInt32BigEndian(header.AsSpan(16));
-        if (length > MaxOptionReplyBytes)
-            throw new IOException($"the server broke the protocol: an option reply of {length} bytes");
-        byte[] data = await ReceiveAsync((int)length, cancellation);
-        switch (reply)
-        {
-            case NbdOptionReply.Acknowledge:
-                return false;
-            case NbdOptionReply.Info when data.Length >= 12
-                && BinaryPrimitives.ReadUInt16BigEndian(data) == (ushort)NbdInfoType.Export:
-                Bytes = BinaryPrimitives.ReadInt64BigEndian(data.AsSpan(2));
-                _flags = (NbdTransmissionFlags)BinaryPrimitives.ReadUInt16BigEndian(data.AsSpan(10));
-                return true;
-            case NbdOptionReply.Info:
-                return true;
-            default:
-                string reason = data.Length > 0 ? Encoding.UTF8.GetString(data) : reply.ToString();
-                throw new IOException($"the server refuses export '{export}': {reason}");
-        }
-    }
-
     private async Task RequestAsync(NbdCommand command, NbdCommandFlags flags, long offset, uint length,
         ReadOnlyMemory<byte> payload, Memory<byte> target, CancellationToken cancellation)
     {
+        _ = await AskAsync(command, flags, offset, length, payload, target, cancellation);
+    }
+
+    private async Task<ClientReply> AskAsync(NbdCommand command, NbdCommandFlags flags, long offset, uint length,
+        ReadOnlyMemory<byte> payload, Memory<byte> target, CancellationToken cancellation)
+    {
         ulong cookie = await SendAsync(command, flags, offset, length, payload, cancellation);
-        byte[] reply = await ReceiveAsync(16, cancellation);
-        if (BinaryPrimitives.ReadUInt32BigEndian(reply) != NbdMagic.SimpleReply
-            || BinaryPrimitives.ReadUInt64BigEndian(reply.AsSpan(8)) != cookie)
-        {
-            throw new IOException("the server broke the protocol: no reply to the request");
-        }
-        var status = (NbdError)BinaryPrimitives.ReadUInt32BigEndian(reply.AsSpan(4));
-        if (status != NbdError.None)
-            throw new IOException($"{command} of {length} bytes at {offset} failed: {status}");
-        await _stream.ReadExactlyAsync(target, cancellation);
+        var reply = new ClientReply(_stream, _session, cookie);
+        await reply.ReceiveAsync(offset, target, cancellation);
+        return reply.Error == NbdError.None ? reply
+            : throw new IOException($"{command} of {length} bytes at {offset} failed: {reply.Error}");
     }
 
     private async Task<ulong> SendAsync(NbdCommand command, NbdCommandFlags flags, long offset, uint length,
@@ -187,12 +155,5 @@ public sealed class NbdClient : IAsyncDisposable
         if (payload.Length > 0)
             await _stream.WriteAsync(payload, cancellation);
         return cookie;
-    }
-
-    private async Task<byte[]> ReceiveAsync(int bytes, CancellationToken cancellation)
-    {
-        byte[] received = new byte[bytes];
-        await _stream.ReadExactlyAsync(received, cancellation);
-        return received;
     }
 }

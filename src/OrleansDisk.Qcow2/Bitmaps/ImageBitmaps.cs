@@ -99,25 +99,35 @@ internal sealed class ImageBitmaps
     public async Task AddAsync(string name, long? granularityBytes, bool isEnabled)
     {
         long granularity = granularityBytes ?? Math.Clamp(_metadata.Geometry.ClusterBytes, 4 << 10, 64 << 10);
-        EnsureAddable(name, granularity);
-        var entry = new BitmapEntry
-        {
-            NameBytes = Encoding.UTF8.GetBytes(name),
-            GranularityBits = System.Numerics.BitOperations.Log2((ulong)granularity),
-            Flags = isEnabled ? BitmapFlags.Auto : BitmapFlags.None,
-            TableOffset = 0,
-            TableEntryCount = 0,
-        };
-        var added = new DirtyBitmap(entry, _metadata.Header.DiskBytes, _metadata.Geometry);
-        added.Clear();
-        Loaded.Add(added);
+        int count = Loaded.Count;
         try
         {
+            AddBlank(name, granularity, isEnabled);
             await StoreAsync(removed: []);
         }
         catch
         {
-            Loaded.Remove(added);
+            ForgetAfter(count);
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// Makes bitmaps that are what those of another image are, which the caller keeps from changing. On disk there are all of
+    /// them at once, with their bits, or none.
+    /// </summary>
+    public async Task CopyAsync(ImageBitmaps sourceBitmaps, IEnumerable<string> names)
+    {
+        int count = Loaded.Count;
+        try
+        {
+            foreach (string name in names)
+                await CopyAsync(sourceBitmaps, sourceBitmaps.FindConsistent(name));
+            await StoreAsync(removed: []);
+        }
+        catch
+        {
+            ForgetAfter(count);
             throw;
         }
     }
@@ -170,18 +180,9 @@ internal sealed class ImageBitmaps
     {
         DirtyBitmap target = FindConsistent(name);
         DirtyBitmap source = sourceBitmaps.FindConsistent(sourceName);
-        if (target.DiskBytes != source.DiskBytes)
-        {
-            throw new Qcow2Exception($"Bitmaps are of different sizes (destination size is {target.DiskBytes}, "
-                + $"source size is {source.DiskBytes}) and can't be merged");
-        }
-        for (long offset = 0; offset < source.DiskBytes && source != target;)
-        {
-            BitmapExtent extent = await sourceBitmaps.FindExtentAsync(source, offset, source.DiskBytes - offset);
-            if (extent.IsDirty)
-                target.Set(offset, extent.Bytes);
-            offset += extent.Bytes;
-        }
+        EnsureMergeable(target, source);
+        if (source != target)
+            await sourceBitmaps.AddBitsAsync(source, target);
         await StoreAsync(removed: []);
     }
 
@@ -245,6 +246,64 @@ internal sealed class ImageBitmaps
         }
     }
 
+    /// <summary>A new bitmap, in memory only.</summary>
+    private DirtyBitmap AddBlank(string name, long granularity, bool isEnabled)
+    {
+        EnsureAddable(name, granularity);
+        var entry = new BitmapEntry
+        {
+            NameBytes = Encoding.UTF8.GetBytes(name),
+            GranularityBits = System.Numerics.BitOperations.Log2((ulong)granularity),
+            Flags = isEnabled ? BitmapFlags.Auto : BitmapFlags.None,
+            TableOffset = 0,
+            TableEntryCount = 0,
+        };
+        var added = new DirtyBitmap(entry, _metadata.Header.DiskBytes, _metadata.Geometry);
+        added.Clear();
+        Loaded.Add(added);
+        return added;
+    }
+
+    /// <summary>Makes a bitmap, in memory only, that is what one of another image is.</summary>
+    private async Task CopyAsync(ImageBitmaps sourceBitmaps, DirtyBitmap source)
+    {
+        string step = "create";
+        try
+        {
+            DirtyBitmap copy = AddBlank(source.Name, 1L << source.GranularityBits, source.IsEnabled);
+            step = "populate";
+            EnsureMergeable(copy, source);
+            await sourceBitmaps.AddBitsAsync(source, copy);
+        }
+        catch (Qcow2Exception e)
+        {
+            throw new Qcow2Exception($"Failed to {step} bitmap {source.Name}: {e.Message}", e);
+        }
+    }
+
+    private void ForgetAfter(int count) => Loaded.RemoveRange(count, Loaded.Count - count);
+
+    /// <summary>Sets in a bitmap, of whatever image, what is set in one of this image.</summary>
+    private async Task AddBitsAsync(DirtyBitmap source, DirtyBitmap target)
+    {
+        for (long offset = 0; offset < source.DiskBytes;)
+        {
+            BitmapExtent extent = await FindExtentAsync(source, offset, source.DiskBytes - offset);
+            if (extent.IsDirty)
+                target.Set(offset, extent.Bytes);
+            offset += extent.Bytes;
+        }
+    }
+
+    private static void EnsureMergeable(DirtyBitmap target, DirtyBitmap source)
+    {
+        if (target.DiskBytes != source.DiskBytes)
+        {
+            throw new Qcow2Exception($"Bitmaps are of different sizes (destination size is {target.DiskBytes}, "
+                + $"source size is {source.DiskBytes}) and can't be merged");
+        }
+    }
+
     private void EnsureAddable(string name, long granularity)
     {
         if (name.Length == 0)
@@ -274,7 +333,8 @@ internal sealed class ImageBitmaps
             return $"Name length exceeds maximum ({BitmapEntry.MaxNameBytes} characters)";
         if (Loaded.Count == BitmapsExtension.MaxCount)
             return "Maximum number of persistent bitmaps is already reached";
-        return _store.Directory.DirectoryBytes + BitmapEntry.BytesOf(nameBytes, 0) > BitmapsExtension.MaxDirectoryBytes
+        long directoryBytes = Loaded.Sum(bitmap => (long)BitmapEntry.BytesOf(bitmap.Stored.NameBytes.Length, bitmap.Stored.ExtraData.Length));
+        return directoryBytes + BitmapEntry.BytesOf(nameBytes, 0) > BitmapsExtension.MaxDirectoryBytes
             ? "Not enough space in the bitmap directory" : null;
     }
 

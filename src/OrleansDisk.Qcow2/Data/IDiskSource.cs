@@ -52,4 +52,7 @@ public enum DiskExtentState
 
     /// <summary>Zeros, says this layer, with space allocated for it.</summary>
     ZeroAllocated,
+
+    /// <summary>From this layer, which has nothing allocated for them and does not say what they are: they are to be read.</summary>
+    Unknown,
 }

@@ -126,8 +126,8 @@ public static class MapOperation
         }
         return new MapExtent(start, bytes, depth)
         {
-            IsPresent = true,
-            IsZero = !isData || isHole,
+            IsPresent = extent.State != DiskExtentState.Unknown,
+            IsZero = isHole || extent.State is DiskExtentState.Zero or DiskExtentState.ZeroAllocated,
             IsData = isData,
             IsAllocated = extent.State is DiskExtentState.Data or DiskExtentState.ZeroAllocated,
             HostOffset = extent.HostOffset,

@@ -79,6 +79,83 @@ public sealed class BitmapCommandTests : IDisposable
         Assert.EndsWith("Cannot store dirty bitmaps in qcow2 v2 files", old.Errors.TrimEnd(), StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("")]
+    [InlineData("-c -o cluster_size=4k")]
+    [InlineData("-o extended_l2=on,compat=1.1 -W -m 16")]
+    public async Task Convert_takes_bitmaps_along(string options)
+    {
+        PrepareSources();
+        BothConvert($"--bitmaps --skip-broken-bitmaps {options} -O qcow2 {{}}.source {{}}");
+        BothConvert($"--bitmaps -O qcow2 {{}} {{}}.again");
+        Assert.Equal(Info("theirs"), Info("ours"));
+        Assert.Contains("b0", Info("ours"), StringComparison.Ordinal);
+        foreach (string bitmap in (string[])["b0", "b1", "all"])
+        {
+            await SameMapAsync("", bitmap);
+            await SameMapAsync(".again", bitmap);
+        }
+        foreach (string image in (string[])["ours", "ours.again"])
+        {
+            ExternalTool.QemuImg(_directory.Directory, "check", "-q", image).Succeeded();
+            Odisk.Run(_directory.Directory, "check", "-q", image).Succeeded();
+        }
+    }
+
+    [Theory]
+    [InlineData("--bitmaps -O qcow2 {}.source {}")]
+    [InlineData("--bitmaps --skip-broken-bitmaps -O raw {}.source {}")]
+    [InlineData("--bitmaps --skip-broken-bitmaps -O qcow2 -o compat=0.10 {}.source {}")]
+    [InlineData("--bitmaps -f raw -O qcow2 {}.source {}")]
+    [InlineData("--bitmaps -O qcow2 {}.old {}")]
+    [InlineData("--bitmaps -O qcow2 {}.source {}.source {}")]
+    [InlineData("--skip-broken-bitmaps -O qcow2 {}.source {}")]
+    [InlineData("--bitmaps -n -O qcow2 {}.has {}.large")]
+    [InlineData("--bitmaps -n -O qcow2 {}.has {}.also")]
+    public void Bitmaps_that_cannot_be_copied_are_an_error_in_qemu_imgs_words(string arguments)
+    {
+        PrepareSources();
+        ToolResult theirs = ExternalTool.QemuImg(_directory.Directory, ConvertWords("theirs", arguments));
+        ToolResult ours = Odisk.Run(_directory.Directory, ConvertWords("ours", arguments));
+        Odisk.AssertSame(theirs, ours);
+        Assert.Equal(1, ours.ExitCode);
+        ExternalTool.QemuImg(_directory.Directory, "check", "-q", "ours.also").Succeeded();
+    }
+
+    /// <summary>Images with what convert comes upon: bits on and off, one bitmap that a crash broke, one that the target has.</summary>
+    private void PrepareSources()
+    {
+        foreach (string image in (ReadOnlySpan<string>)["ours", "theirs"])
+        {
+            string source = image + ".source";
+            Prepare($"create -q -f qcow2 {source} 10000000");
+            Prepare($"create -q -f qcow2 -o compat=0.10 {image}.old 1M");
+            Prepare($"create -q -f qcow2 {image}.large 20M");
+            Prepare($"create -q -f qcow2 {image}.has 10000000");
+            Prepare($"bitmap --add {image}.has all");
+            Prepare($"convert --bitmaps -O qcow2 {image}.has {image}.also");
+            Prepare($"bitmap --add {source} broken");
+            ExternalTool.QemuIo(_directory.File(source), "sigraise 9");
+            Prepare($"bitmap --add -g 512 {source} b0");
+            ExternalTool.QemuIo(_directory.File(source), "write 1M 1000", "write 5M 64k", "write 9999400 600").Succeeded();
+            Prepare($"bitmap --add --disable {source} b1");
+            Prepare($"bitmap --merge b0 {source} b1");
+            Prepare($"bitmap --add -g 1M {source} all");
+            ExternalTool.QemuIo(_directory.File(source), "write -z 0 10000000").Succeeded();
+        }
+
+        void Prepare(string arguments) => ExternalTool.QemuImg(_directory.Directory, arguments.Split(' ')).Succeeded();
+    }
+
+    private static string[] ConvertWords(string image, string arguments) =>
+        ["convert", .. arguments.Replace("{}", image, StringComparison.Ordinal).Split(' ', StringSplitOptions.RemoveEmptyEntries)];
+
+    private void BothConvert(string arguments)
+    {
+        ToolResult theirs = ExternalTool.QemuImg(_directory.Directory, ConvertWords("theirs", arguments)).Succeeded();
+        Odisk.AssertSame(theirs, Odisk.Run(_directory.Directory, ConvertWords("ours", arguments)));
+    }
+
     private void Same(params string[] arguments)
     {
         string[] For(string image) => ["bitmap", .. arguments.Select(argument => argument.Replace("{}", image, StringComparison.Ordinal))];
@@ -100,6 +177,7 @@ public sealed class BitmapCommandTests : IDisposable
         ExternalTool.Run("qemu-nbd", "qemu-utils", _directory.Directory, ["-r", "-f", "qcow2", "-t", "--fork", "--pid-file", _directory.File("pid"),
             "-k", socket, "-B", bitmap, "theirs" + suffix]).Succeeded();
         ToolResult theirs = Map(socket);
+        Assert.Equal(theirs.Output, OurMap(socket).Output);
         ExternalTool.Run("kill", "procps", "/", [File.ReadAllText(_directory.File("pid")).Trim()]).Succeeded();
         ToolResult ours;
         using (NbdProcess server = await NbdProcess.StartAsync(_directory, "-t", "-B", bitmap, "ours" + suffix))
@@ -109,7 +187,8 @@ public sealed class BitmapCommandTests : IDisposable
         }
         Assert.Equal(theirs.Output, ours.Output);
 
-        ToolResult Map(string path) => ExternalTool.QemuImg(_directory.Directory, "map", "--output=json", "--image-opts",
-            $"driver=nbd,export=,server.type=unix,server.path={path},{context}").Succeeded();
+        string[] MapWords(string path) => ["map", "--output=json", "--image-opts", $"driver=nbd,export=,server.type=unix,server.path={path},{context}"];
+        ToolResult Map(string path) => ExternalTool.QemuImg(_directory.Directory, MapWords(path)).Succeeded();
+        ToolResult OurMap(string path) => Odisk.Run(_directory.Directory, MapWords(path)).Succeeded();
     }
 }

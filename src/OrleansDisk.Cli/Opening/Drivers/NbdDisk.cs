@@ -12,6 +12,9 @@ internal sealed class NbdDisk(NbdClient client, string name, bool isReadOnly) : 
     /// <summary>Longest range of one request that has no data.</summary>
     private const long MaxRangeBytes = 1 << 30;
 
+    /// <summary>Bits of base:allocation (NBD protocol, "Metadata contexts").</summary>
+    private const uint HoleFlag = 1, ZeroFlag = 2;
+
     private readonly SemaphoreSlim _turn = new(1);
 
     public string FileName => name;
@@ -26,8 +29,23 @@ internal sealed class NbdDisk(NbdClient client, string name, bool isReadOnly) : 
 
     public ValueTask ReadAsync(long offset, Memory<byte> buffer) => RunAsync(() => client.ReadAsync(offset, buffer));
 
-    /// <summary>All is data: what the server knows better is not asked for.</summary>
-    public ValueTask<DiskExtent> GetExtentAsync(long offset, long bytes) => new(new DiskExtent(bytes, DiskExtentState.Data, offset));
+    /// <summary>What the server says of the range; all is data where it can't tell.</summary>
+    public async ValueTask<DiskExtent> GetExtentAsync(long offset, long bytes)
+    {
+        if (!client.HasContext)
+            return new DiskExtent(bytes, DiskExtentState.Data, offset);
+        NbdExtent extent = default;
+        await RunAsync(async () => extent = await client.GetExtentAsync(offset, (uint)Math.Min(bytes, MaxRangeBytes)));
+        (bool isHole, bool isZero) = ((extent.Flags & HoleFlag) != 0, (extent.Flags & ZeroFlag) != 0);
+        DiskExtentState state = (isHole, isZero) switch
+        {
+            (true, true) => DiskExtentState.Zero,
+            (true, false) => DiskExtentState.Unknown,
+            (false, true) => DiskExtentState.ZeroAllocated,
+            (false, false) => DiskExtentState.Data,
+        };
+        return new DiskExtent(extent.Bytes, state, state == DiskExtentState.Unknown ? null : offset);
+    }
 
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, bool fua = false) =>
         RunAsync(() => client.WriteAsync(offset, data, fua));
