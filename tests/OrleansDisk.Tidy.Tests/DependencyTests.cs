@@ -48,7 +48,9 @@ public sealed partial class DependencyTests
     public void Only_WriteOrder_asks_a_file_of_an_open_image_to_flush() => AssertNone(EngineLines("")
         .Where(line => Flush().IsMatch(line.Text) && !line.File.Contains("/Io/", StringComparison.Ordinal)
             && !line.File.EndsWith("WriteOrder.cs", StringComparison.Ordinal)
-            // A new image is nobody's yet: its creation has barriers of its own. A raw file has no order to keep.
+            // A new image is nobody's yet: its creation has barriers of its own. A raw file has no order to keep, and the
+            // key slots of a plain LUKS file have a barrier of their own.
+            && !line.File.EndsWith("LuksImage.cs", StringComparison.Ordinal)
             && !line.File.EndsWith("CreateOperation.cs", StringComparison.Ordinal)
             && !line.File.EndsWith("RawImage.cs", StringComparison.Ordinal)
             // A repair, and a change of the refcounts' width, have to themselves an image that no engine has open.

@@ -20,7 +20,7 @@ internal static class FormatOptions
         new("compat", "str", "Compatibility level (v2 [0.10] or v3 [1.1])"),
         new("data_file", "str", "File name of an external data file"),
         new("data_file_raw", Bool, "The external data file must stay valid as a raw image"),
-        new("encrypt.iter-time", "num", "Time to spend in PBKDF in milliseconds"),
+        IterationTime("encrypt."),
         new("lazy_refcounts", Bool, "Postpone refcount updates"),
         new("refcount_bits", "num", "Width of a reference count entry in bits"),
         new("size", "size", "Virtual disk size"),
@@ -50,6 +50,8 @@ internal static class FormatOptions
         new("preallocation", "str", "Preallocation mode (allowed values: off, metadata, falloc, full)"),
     ]);
 
+    public static IReadOnlyList<FormatOption> AmendLuks { get; } = Sorted([.. KeySlots(""), IterationTime("")]);
+
     public static IReadOnlyList<FormatOption> CreateRaw { get; } = Sorted(
     [
         new("preallocation", "str", "Preallocation mode (allowed values: off, falloc, full)"),
@@ -59,10 +61,7 @@ internal static class FormatOptions
     public static IReadOnlyList<FormatOption> AmendQcow2 { get; } = Sorted(
     [
         .. _common,
-        new("encrypt.keyslot", "num", "Select a single keyslot to modify explicitly"),
-        new("encrypt.new-secret", "str", "New secret to set in the matching keyslots. Empty string to erase"),
-        new("encrypt.old-secret", "str", "Select all keyslots that match this password"),
-        new("encrypt.state", "str", "Select new state of affected keyslots (active/inactive)"),
+        .. KeySlots("encrypt."),
     ]);
 
     /// <summary>The options of a format whose image lies in a file.</summary>
@@ -76,6 +75,16 @@ internal static class FormatOptions
             text.Append($"  {option.Name}=<{option.Type}>".PadRight(24)).Append(" - ").Append(option.Help).Append('\n');
         return text.ToString();
     }
+
+    private static FormatOption IterationTime(string prefix) => new(prefix + "iter-time", "num", "Time to spend in PBKDF in milliseconds");
+
+    private static FormatOption[] KeySlots(string prefix) =>
+    [
+        new(prefix + "keyslot", "num", "Select a single keyslot to modify explicitly"),
+        new(prefix + "new-secret", "str", "New secret to set in the matching keyslots. Empty string to erase"),
+        new(prefix + "old-secret", "str", "Select all keyslots that match this password"),
+        new(prefix + "state", "str", "Select new state of affected keyslots (active/inactive)"),
+    ];
 
     private static FormatOption[] Sorted(FormatOption[] options) => [.. options.OrderBy(option => option.Name, StringComparer.Ordinal)];
 }

@@ -4,6 +4,7 @@ using OrleansDisk.Cli.Output;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Crypto;
+using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
 
@@ -14,7 +15,7 @@ internal static class AmendCommand
 {
     private const string Help = """
           -o OPTIONS            name=value,...; -o help lists them
-          -f FORMAT             qcow2; found out when not given
+          -f FORMAT             qcow2 or luks; found out when not given
           -t CACHE              cache mode: writeback (default), none, writethrough, directsync, unsafe
           -p                    show how much is done
           -q                    say nothing
@@ -67,44 +68,61 @@ internal static class AmendCommand
             WriteHelp(found, terminal);
             return 0;
         }
-        CreationOptions values = Parse(lists);
-        byte[] password = [];
-        AmendOptions amend = ToAmendOptions(values) with
-        {
-            KeySlots = KeySlotOptions.AreGiven(values)
-                ? luks => KeySlotOptions.Parse(values, request.Secrets, luks.Hash) with { Secret = new Secret(password), Force = options.Has("force") }
-                : null,
-        };
-        progress.Report(0);
+        await turns.RunAsync(() => AmendAsync(path, request, lists, options.Has("force"), progress));
+        return 0;
+    }
+
+    private static async Task AmendAsync(string path, DiskRequest request, string[] lists, bool force, ProgressLine progress)
+    {
+        OpenedDisk? first = await OpenAsync(path, request);
         try
         {
-            await turns.RunAsync(() => AmendOperation.RunAsync(OpenImageAsync, amend, progress));
+            string prefix = first.Source is LuksImage ? "" : EncryptionOptions.Qcow2Prefix;
+            CreationOptions values = Parse(lists, first.Source.Format);
+            byte[] password = first.Password;
+            KeySlotChange MakeChange(LuksHeader luks) =>
+                KeySlotOptions.Parse(values, request.Secrets, prefix, luks.Hash) with { Secret = new Secret(password), Force = force };
+            AmendOptions amend = ToAmendOptions(values) with { KeySlots = KeySlotOptions.AreGiven(values, prefix) ? MakeChange : null };
+            progress.Report(0);
+            try
+            {
+                if (first.Source is LuksImage luks)
+                    await luks.ChangeKeySlotsAsync(MakeChange);
+                else
+                    await AmendOperation.RunAsync(OpenImageAsync, amend, progress);
+            }
+            finally
+            {
+                progress.End();
+            }
         }
         finally
         {
-            progress.End();
+            if (first is not null)
+                await first.DisposeAsync();
         }
-        return 0;
 
         async Task<Qcow2Image> OpenImageAsync()
         {
-            OpenedDisk disk = await OpenAsync(path, request);
-            password = disk.Password;
+            OpenedDisk disk = first ?? await OpenAsync(path, request);
+            first = null; // it is the operation's from here on
             return disk.Image!;
         }
     }
 
-    private static CreationOptions Parse(string[] lists)
+    private static CreationOptions Parse(string[] lists, string format)
     {
         try
         {
-            return CreationOptions.Parse(lists, FormatOptions.AmendQcow2.Select(option => option.Name));
+            return CreationOptions.Parse(lists, OptionsOf(format).Select(option => option.Name));
         }
-        catch (CommandFailedException e) when (IsForCreation(lists))
+        catch (CommandFailedException e) when (IsForCreation(lists, format))
         {
             throw new CommandFailedException($"{e.Message}\nThis option is only supported for image creation");
         }
     }
+
+    private static IReadOnlyList<FormatOption> OptionsOf(string format) => format == "luks" ? FormatOptions.AmendLuks : FormatOptions.AmendQcow2;
 
     private static AmendOptions ToAmendOptions(CreationOptions values)
     {
@@ -122,11 +140,12 @@ internal static class AmendCommand
     }
 
     /// <summary>Whether the options would mean something when an image is made.</summary>
-    private static bool IsForCreation(string[] lists)
+    private static bool IsForCreation(string[] lists, string format)
     {
+        IEnumerable<string> created = format == "luks" ? [.. EncryptionOptions.PlainNames, "size"] : FormatOptions.CreateQcow2.Select(option => option.Name);
         try
         {
-            _ = CreationOptions.Parse(lists, FormatOptions.CreateQcow2.Concat(FormatOptions.AmendQcow2).Select(option => option.Name));
+            _ = CreationOptions.Parse(lists, created.Concat(OptionsOf(format).Select(option => option.Name)));
             return true;
         }
         catch (CommandFailedException)
@@ -146,7 +165,7 @@ internal static class AmendCommand
     private static async Task<OpenedDisk> OpenAsync(string path, DiskRequest request)
     {
         OpenedDisk disk = await Command.OpeningAsync(path, () => DiskOpener.OpenAsync(request));
-        if (disk.Image is not null)
+        if (disk.Image is not null || disk.Source is LuksImage)
             return disk;
         await using (disk)
             throw NotAmendable(disk.Source.Format);
@@ -154,12 +173,12 @@ internal static class AmendCommand
 
     private static void WriteHelp(string format, Terminal terminal)
     {
-        if (format is not ("qcow2" or "raw"))
+        if (format is not ("qcow2" or "luks" or "raw"))
             throw new CommandFailedException($"Unknown file format '{format}'");
         if (format == "raw")
             throw NotAmendable(format);
         terminal.WriteLine($"Amend options for '{format}':");
-        terminal.Write(FormatOptions.Describe(FormatOptions.AmendQcow2));
+        terminal.Write(FormatOptions.Describe(OptionsOf(format)));
     }
 
     private static CommandFailedException NotAmendable(string format) =>

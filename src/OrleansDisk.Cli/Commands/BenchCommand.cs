@@ -71,7 +71,7 @@ internal static class BenchCommand
 
     private static async Task<IBenchDisk> OpenAsync(BenchOptions options, Terminal terminal, ImageAccess readAccess)
     {
-        if (options.Format is not (null or "qcow2" or "raw"))
+        if (options.Format is not (null or "qcow2" or "luks" or "raw"))
             throw new Qcow2Exception($"Unknown driver '{options.Format}'");
         ImageAccess access = options.Writes ? ImageAccess.Write : readAccess;
         if (options.Writes && readAccess == ImageAccess.ReadShared)
@@ -82,6 +82,8 @@ internal static class BenchCommand
             string format = options.Format ?? await HeaderReader.ProbeFormatAsync(file);
             if (format == "qcow2")
                 return new Qcow2BenchDisk(await Qcow2Image.OpenAsync(file, new Qcow2OpenOptions { Access = access }));
+            if (format == "luks")
+                throw new Qcow2Exception("Parameter 'key-secret' is required for cipher");
             if (options.Format is null && options.Writes)
                 WarnOfProbing(options.File, terminal);
             return new RawBenchDisk(file);

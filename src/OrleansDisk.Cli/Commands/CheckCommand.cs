@@ -45,7 +45,7 @@ internal static class CheckCommand
         string path = Command.SingleFile(options);
         _ = CacheMode.Parse(options.Value("T") ?? "writeback", mode => $"Invalid source cache option: {mode}");
         await using OpenedFile opened = await OpenAsync(path, options, repair);
-        if (opened.Format == "raw")
+        if (opened.Format != "qcow2")
         {
             terminal.Error("This image format does not support checks");
             return NotSupported;

@@ -2,7 +2,7 @@ using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Cli.Shell;
-using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
 
@@ -61,8 +61,11 @@ internal sealed class ConvertTarget
             Cache = Command.CacheOf(_arguments.Options.Value("t") ?? "unsafe"),
             Secrets = _arguments.Secrets,
         };
-        if (_new?["encrypt.key-secret"] is { } secret)
-            request.Options["encrypt.key-secret"] = secret;
+        foreach (string name in (ReadOnlySpan<string>)["encrypt.key-secret", "key-secret"])
+        {
+            if (_new?[name] is { } secret)
+                request.Options[name] = secret;
+        }
         return await DiskOpener.OpenAsync(request);
     }
 
@@ -76,7 +79,7 @@ internal sealed class ConvertTarget
         if (target.Source.VirtualBytes < _virtualBytes)
             throw new CommandFailedException("output file is smaller than input file");
         ParsedOptions options = _arguments.Options;
-        bool isNewAndZero = _new is not null && _arguments.SparseBytes > 0 && !HasBacking && !HoldsOldBytes(target.Image);
+        bool isNewAndZero = _new is not null && _arguments.SparseBytes > 0 && !HasBacking && !HoldsOldBytes(target);
         return new ConvertOptions
         {
             SparseBytes = _arguments.SparseBytes,
@@ -91,8 +94,8 @@ internal sealed class ConvertTarget
     }
 
     /// <summary>Whether clusters that were never written read as something: what an unwritten encrypted cluster deciphers to.</summary>
-    private bool HoldsOldBytes(Qcow2Image? image) =>
-        image is not null && image.Header.Encryption != Qcow2.Format.EncryptionMethod.None && _new!["preallocation"] is not (null or "off");
+    private bool HoldsOldBytes(OpenedDisk target) => target.Source is LuksImage
+        || target.Image is { } image && image.Header.Encryption != Qcow2.Format.EncryptionMethod.None && _new!["preallocation"] is not (null or "off");
 
     private void TellUnreadable(long offset, Exception error)
     {
@@ -117,7 +120,7 @@ internal sealed class ConvertTarget
 
     private void RefuseCompression()
     {
-        if (_arguments.TargetFormat == "raw" && !_arguments.SkipsCreation)
+        if (_arguments.TargetFormat is "raw" or "luks" && !_arguments.SkipsCreation)
             throw new CommandFailedException("Compression not supported for this file format");
         if (_new?["encrypt.format"] is not null || _new?["encryption"] is "on")
             throw new CommandFailedException("Compression and encryption not supported at the same time");

@@ -7,7 +7,7 @@ namespace OrleansDisk.Cli.Commands;
 internal static class CreateCommand
 {
     private const string Help = """
-          -f FORMAT     qcow2 or raw (default)
+          -f FORMAT     qcow2, luks or raw (default)
           -b FILE       backing file; its size is the default size
           -F FORMAT     format of the backing file
           -u            do not look at the backing file
@@ -43,6 +43,19 @@ internal static class CreateCommand
           size=<size>            - Virtual disk size
         """;
 
+    private const string LuksOptions = """
+        Supported luks options:
+          cipher-alg=<str>       - Cipher: aes-128, aes-192 or aes-256 (default)
+          cipher-mode=<str>      - Its mode: xts (default) or cbc
+          hash-alg=<str>         - Hash of passphrases: sha1, sha256 (default), sha384 or sha512
+          iter-time=<num>        - Time for trying a passphrase, in milliseconds (default 2000)
+          ivgen-alg=<str>        - Initialization vectors: plain, plain64 (default) or essiv
+          ivgen-hash-alg=<str>   - Hash of essiv: sha256
+          key-secret=<str>       - ID of the secret (--object secret,id=ID,...) with the passphrase
+          preallocation=<str>    - off (default), falloc or full
+          size=<size>            - Virtual disk size
+        """;
+
     private const string RawOptions = """
         Supported raw options:
           preallocation=<str>    - off
@@ -62,7 +75,7 @@ internal static class CreateCommand
     };
 
     /// <summary>What -o help prints.</summary>
-    public static string OptionsOf(string format) => format == "qcow2" ? Qcow2Options : RawOptions;
+    public static string OptionsOf(string format) => format switch { "qcow2" => Qcow2Options, "luks" => LuksOptions, _ => RawOptions };
 
     private static async Task<int> RunAsync(ParsedOptions options, Terminal terminal)
     {

@@ -88,7 +88,7 @@ internal static class DdCommand
     private static async Task CopyAsync(ParsedOptions options, OpenedDisk source, long start, long bytes, string output, Action warn)
     {
         string format = options.Value("O") ?? "raw";
-        if (format is not ("qcow2" or "raw"))
+        if (format is not ("qcow2" or "luks" or "raw"))
             throw new CommandFailedException("Unknown file format");
         try
         {

@@ -8,43 +8,54 @@ namespace OrleansDisk.Cli.Commands;
 /// <summary>How an image is encrypted, in qemu-img's words.</summary>
 internal static class EncryptionText
 {
-    private const int Indent = 8;
-
+    /// <summary>How a qcow2 image is encrypted.</summary>
     public static void Append(StringBuilder text, Header header, LuksHeader? luks)
     {
-        foreach ((string name, string value) in Facts(header, luks))
-            Line(Indent, $"{name.Replace('-', ' ')}: {value}");
         if (luks is null)
-            return;
-        Line(Indent, "slots:");
+            text.Append($"        format: {(header.Encryption == EncryptionMethod.Aes ? "aes" : "luks")}\n");
+        else
+            AppendLuks(text, luks, indent: 8, isPlain: false);
+    }
+
+    /// <summary>What a LUKS header says.</summary>
+    public static void AppendLuks(StringBuilder text, LuksHeader luks, int indent, bool isPlain)
+    {
+        foreach ((string name, string value) in Facts(luks, isPlain))
+            Line(indent, $"{name.Replace('-', ' ')}: {value}");
+        Line(indent, "slots:");
         for (int i = 0; i < luks.Slots.Count; i++)
         {
             LuksKeySlot slot = luks.Slots[i];
-            Line(Indent + 4, $"[{i}]:");
-            Line(Indent + 8, $"active: {(slot.IsActive ? "true" : "false")}");
+            Line(indent + 4, $"[{i}]:");
+            Line(indent + 8, $"active: {(slot.IsActive ? "true" : "false")}");
             if (slot.IsActive)
-                Line(Indent + 8, $"iters: {slot.Iterations}");
-            Line(Indent + 8, $"key offset: {slot.MaterialOffset}");
+                Line(indent + 8, $"iters: {slot.Iterations}");
+            Line(indent + 8, $"key offset: {slot.MaterialOffset}");
             if (slot.IsActive)
-                Line(Indent + 8, $"stripes: {LuksHeader.StripeCount}");
+                Line(indent + 8, $"stripes: {LuksHeader.StripeCount}");
         }
-        Line(Indent, $"payload offset: {PayloadOffset(luks)}");
-        Line(Indent, $"master key iters: {luks.DigestIterations}");
+        Line(indent, $"payload offset: {PayloadOffset(luks)}");
+        Line(indent, $"master key iters: {luks.DigestIterations}");
 
-        void Line(int indent, string line) => text.Append(' ', indent).Append(line).Append('\n');
+        void Line(int spaces, string line) => text.Append(' ', spaces).Append(line).Append('\n');
     }
 
     public static void Append(JsonText json, Header header, LuksHeader? luks)
     {
         json.Begin("encrypt");
-        foreach ((string name, string value) in Facts(header, luks))
-            json.Value(name, value);
-        if (luks is not null)
-        {
-            AppendSlots(json, luks);
-            json.Value("payload-offset", PayloadOffset(luks)).Value("master-key-iters", luks.DigestIterations);
-        }
+        if (luks is null)
+            json.Value("format", header.Encryption == EncryptionMethod.Aes ? "aes" : "luks");
+        else
+            AppendLuks(json, luks, isPlain: false);
         json.End();
+    }
+
+    public static void AppendLuks(JsonText json, LuksHeader luks, bool isPlain)
+    {
+        foreach ((string name, string value) in Facts(luks, isPlain))
+            json.Value(name, value);
+        AppendSlots(json, luks);
+        json.Value("payload-offset", PayloadOffset(luks)).Value("master-key-iters", luks.DigestIterations);
     }
 
     private static void AppendSlots(JsonText json, LuksHeader luks)
@@ -64,20 +75,16 @@ internal static class EncryptionText
     }
 
     /// <summary>The facts that are one word each, in the order in which QEMU's tables hold them.</summary>
-    private static IEnumerable<(string Name, string Value)> Facts(Header header, LuksHeader? luks)
+    private static IEnumerable<(string Name, string Value)> Facts(LuksHeader luks, bool isPlain)
     {
-        if (luks is null)
-        {
-            yield return ("format", header.Encryption == EncryptionMethod.Aes ? "aes" : "luks");
-            yield break;
-        }
         yield return ("ivgen-alg", luks.Cipher.VectorGenerator);
         yield return ("hash-alg", luks.Hash.Name!.ToLowerInvariant());
         yield return ("cipher-alg", luks.Cipher.Algorithm);
         yield return ("uuid", luks.Uuid);
         if (luks.Cipher.VectorHash is { } hash)
             yield return ("ivgen-hash-alg", hash);
-        yield return ("format", "luks");
+        if (!isPlain)
+            yield return ("format", "luks");
         yield return ("cipher-mode", luks.Cipher.Mode);
     }
 

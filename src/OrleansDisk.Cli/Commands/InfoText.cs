@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using OrleansDisk.Cli.Output;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Operations;
 
@@ -18,6 +19,8 @@ internal static class InfoText
         text.Append($"disk size: {diskSize}\n");
         if (info.Header is { } header)
             AppendHeader(text, info, header);
+        else if (info.Luks is { } luks)
+            text.Append("encrypted: yes\n").Append(Specific(luks));
         return text.ToString();
     }
 
@@ -40,6 +43,14 @@ internal static class InfoText
         if (info.Snapshots.Count > 0)
             AppendSnapshots(text, info.Snapshots);
         AppendSpecific(text, info, header);
+    }
+
+    /// <summary>The part of the facts that only a plain LUKS image has.</summary>
+    public static string Specific(LuksHeader luks)
+    {
+        var text = new StringBuilder("Format specific information:\n");
+        EncryptionText.AppendLuks(text, luks, indent: 4, isPlain: true);
+        return text.ToString();
     }
 
     /// <summary>The part of the facts that only a qcow2 image has.</summary>
@@ -144,14 +155,23 @@ internal static class InfoText
             json.Value("actual-size", allocated);
         if (header is not null)
             AppendSpecific(json, info, header);
+        else if (info.Luks is { } luks)
+            AppendSpecific(json, luks);
         if (info.BackingPath is { } backingPath)
             json.Value("full-backing-filename", backingPath);
-        if (header is not null && header.Encryption != EncryptionMethod.None)
+        if (header is null ? info.Luks is not null : header.Encryption != EncryptionMethod.None)
             json.Value("encrypted", true);
         if (header?.BackingFile is { } backing)
             json.Value("backing-filename", backing);
         json.Value("dirty-flag", header?.Incompatible.HasFlag(IncompatibleFeatures.Dirty) == true);
         json.End();
+    }
+
+    private static void AppendSpecific(JsonText json, LuksHeader luks)
+    {
+        json.Begin("format-specific").Value("type", "luks").Begin("data");
+        EncryptionText.AppendLuks(json, luks, isPlain: true);
+        json.End().End();
     }
 
     private static void AppendSpecific(JsonText json, ImageInfo info, Header header)

@@ -70,16 +70,16 @@ internal static class MeasureCommand
 
     private static async Task<MeasuredSize> MeasureAsync(ParsedOptions options, string? path, long? size)
     {
-        CreateOptions? target = TargetOf(options);
+        (CreateOptions? target, Func<long, MeasuredSize> measureOther) = TargetOf(options);
         if (path is null)
         {
-            return target is null ? MeasureOperation.Raw(size!.Value)
+            return target is null ? measureOther(size!.Value)
                 : await MeasureOperation.Qcow2Async(target with { VirtualBytes = size!.Value }, source: null);
         }
         await using OpenedDisk disk = await SnapshotView.OpenAsync(
             Command.RequestOf(options, path, ImageAccess.Read) with { Snapshot = SnapshotView.Of(options) });
         if (target is null)
-            return MeasureOperation.Raw(disk.Source.VirtualBytes);
+            return measureOther(disk.Source.VirtualBytes);
         MeasuredSize measured = await MeasureOperation.Qcow2Async(target, await disk.LayersAsync());
         if (target.Version < 3 || disk.Source is not Qcow2Image { Header.Version: >= 3 } image)
             return measured;
@@ -88,15 +88,20 @@ internal static class MeasureCommand
         return measured with { Bitmaps = MeasureOperation.BitmapBytes(bitmaps, image.VirtualBytes, target.ClusterBytes) };
     }
 
-    /// <summary>The image that is measured, or null: a raw file.</summary>
-    private static CreateOptions? TargetOf(ParsedOptions options)
+    /// <summary>The image that is measured, or null and how else a disk is measured by its size.</summary>
+    private static (CreateOptions? Image, Func<long, MeasuredSize> Other) TargetOf(ParsedOptions options)
     {
         string format = options.Value("O") ?? "raw";
         CreationOptions.ValidateLists(options.Values("o"));
         try
         {
             var image = NewImage.OfSource("", format, options, backing: (null, null));
-            return format == "raw" ? null : image.ToCreateOptions(virtualBytes: 0);
+            if (format == "raw")
+                return (null, MeasureOperation.Raw);
+            NewEncryption? encryption = image.ToEncryption();
+            encryption?.Secret.Dispose();
+            return format == "qcow2" ? (image.ToCreateOptions(virtualBytes: 0) with { Encryption = encryption }, MeasureOperation.Raw)
+                : (null, bytes => MeasureOperation.Luks(bytes, encryption!.Cipher));
         }
         catch (CommandFailedException e) when (options.Has("o"))
         {

@@ -20,6 +20,7 @@ internal sealed class NewImage
     ];
 
     private static readonly string[] _rawNames = ["size", "preallocation"];
+    private static readonly string[] _luksNames = ["size", "preallocation", .. EncryptionOptions.PlainNames];
 
     private readonly string _path;
     private readonly string _format;
@@ -29,15 +30,20 @@ internal sealed class NewImage
     private long _virtualBytes;
 
     /// <param name="path">The file to make.</param>
-    /// <param name="format">"qcow2" or "raw".</param>
+    /// <param name="format">"qcow2", "luks" or "raw".</param>
     /// <param name="options">What the command was given.</param>
     /// <param name="size">The size operand in bytes, or null.</param>
     public NewImage(string path, string format, ParsedOptions options, long? size)
     {
         (_path, _format) = (path, format);
-        if (format is not ("qcow2" or "raw"))
-            throw new CommandFailedException($"Unknown file format '{format}'");
-        _values = CreationOptions.Parse(options.Values("o"), format == "qcow2" ? _qcow2Names : _rawNames);
+        string[] names = format switch
+        {
+            "qcow2" => _qcow2Names,
+            "luks" => _luksNames,
+            "raw" => _rawNames,
+            _ => throw new CommandFailedException($"Unknown file format '{format}'"),
+        };
+        _values = CreationOptions.Parse(options.Values("o"), names);
         foreach ((string option, string name) in (ReadOnlySpan<(string, string)>)[("b", "backing_file"), ("F", "backing_fmt")])
         {
             if (options.Value(option) is not { } value)
@@ -60,12 +66,13 @@ internal sealed class NewImage
         _ = _values.Switch("extended_l2");
         _ = _values.Switch("data_file_raw");
         _ = _values.Switch("encryption");
-        _ = _values.Number("encrypt.iter-time");
+        _ = _values.Number(EncryptionOptions.Qcow2Prefix + EncryptionOptions.IterationTime);
+        _ = _values.Number(EncryptionOptions.IterationTime);
     }
 
     /// <summary>The image that is to hold what another disk holds, whose size it gets whatever the options say.</summary>
     /// <param name="path">The file to make.</param>
-    /// <param name="format">"qcow2" or "raw".</param>
+    /// <param name="format">"qcow2", "luks" or "raw".</param>
     /// <param name="given">The command's options, for the lists of -o and the secrets.</param>
     /// <param name="backing">Name and format of the backing file, or nulls; it is not looked at.</param>
     public static NewImage OfSource(string path, string format, ParsedOptions given, (string? Name, string? Format) backing)
@@ -113,9 +120,11 @@ internal sealed class NewImage
     public string Describe()
     {
         var parts = new List<string> { $"Formatting '{_path}', fmt={_format}" };
-        if (_format == "raw")
+        if (_format != "qcow2")
         {
             parts.Add($"size={_virtualBytes}");
+            foreach (string name in EncryptionOptions.PlainNames)
+                Add(name);
             Add("preallocation");
             return string.Join(' ', parts);
         }
@@ -152,10 +161,23 @@ internal sealed class NewImage
             await raw.ResizeAsync(_virtualBytes, preallocation);
             return;
         }
-        NewEncryption? encryption = EncryptionOptions.Parse(_values, _secrets);
+        if (_format == "luks")
+        {
+            await CreateLuksAsync();
+            return;
+        }
+        NewEncryption? encryption = ToEncryption();
         using Secret? secret = encryption?.Secret;
         await CreateOperation.CreateAsync(_path, ToCreateOptions() with { Encryption = encryption });
     }
+
+    /// <summary>How the image is to be encrypted, or null. The caller wipes the secret.</summary>
+    public NewEncryption? ToEncryption() => _format switch
+    {
+        "qcow2" => EncryptionOptions.Parse(_values, _secrets),
+        "luks" => EncryptionOptions.ParseLuks(_values, _secrets, prefix: ""),
+        _ => null,
+    };
 
     /// <summary>What the image is to be, with a size of its own.</summary>
     public CreateOptions ToCreateOptions(long virtualBytes)
@@ -169,6 +191,14 @@ internal sealed class NewImage
     {
         _virtualBytes = virtualBytes;
         return CreateAsync();
+    }
+
+    private async Task CreateLuksAsync()
+    {
+        Preallocation preallocation = ParsePreallocation();
+        NewEncryption encryption = ToEncryption()!;
+        using Secret secret = encryption.Secret;
+        await CreateLuksOperation.CreateAsync(_path, _virtualBytes, encryption, preallocation);
     }
 
     private CreateOptions ToCreateOptions()
@@ -201,6 +231,7 @@ internal sealed class NewImage
     {
         null or "off" => Preallocation.Off,
         "metadata" when _format == "qcow2" => Preallocation.Metadata,
+        "metadata" when _format == "luks" => Preallocation.Off,
         "falloc" => Preallocation.Falloc,
         "full" => Preallocation.Full,
         { } other => throw new CommandFailedException($"Parameter 'preallocation' does not accept value '{other}'"),

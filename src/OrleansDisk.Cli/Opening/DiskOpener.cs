@@ -141,7 +141,7 @@ internal sealed class DiskOpener
 
     private async Task<OpenedFile> OpenFileAsync(string? name, BlockOptions options, ImageAccess access, string? driver)
     {
-        if (driver is not (null or "qcow2" or "raw"))
+        if (driver is not (null or "qcow2" or "luks" or "raw"))
             throw new CommandFailedException($"Unknown driver '{driver}'");
         if (options.Take("file") is { } node)
             throw new CommandFailedException($"Cannot find device='' nor node-name='{node}'");
@@ -169,13 +169,28 @@ internal sealed class DiskOpener
     {
         try
         {
-            return opened.Format == "qcow2" ? await OpenQcow2Async(opened, access, passDiscard) : OpenRaw(opened);
+            return opened.Format switch
+            {
+                "qcow2" => await OpenQcow2Async(opened, access, passDiscard),
+                "luks" => await OpenLuksAsync(opened),
+                _ => OpenRaw(opened),
+            };
         }
         catch
         {
             await opened.DisposeAsync();
             throw;
         }
+    }
+
+    private async Task<IDiskSource> OpenLuksAsync(OpenedFile opened)
+    {
+        byte[]? password = opened.Options.Take("key-secret") is { } id ? _request.Secrets.Find(id) : null;
+        opened.Options.RefuseRestOfFormat("luks");
+        using Secret? secret = password is null ? null : new Secret(password);
+        LuksImage disk = await LuksImage.OpenAsync(opened.File, secret);
+        _password = password!;
+        return disk;
     }
 
     private static IDiskSource OpenRaw(OpenedFile opened)

@@ -133,6 +133,8 @@ internal static class DiskCommands
         }
         session.Terminal.WriteLine($"cluster size: {ShellText.Size(image?.Header.Geometry.ClusterBytes ?? 0)}");
         session.Terminal.WriteLine($"vm state offset: {ShellText.Size(stateOffset)}");
+        if (session.Disk.Source is LuksImage luks)
+            session.Terminal.Write(InfoText.Specific(luks.Header));
         if (image is null)
             return true;
         ImageInfo? info = null;
@@ -160,6 +162,7 @@ internal static class DiskCommands
             {
                 Qcow2Image image => image.ResizeAsync(bytes, preallocation),
                 RawImage raw => raw.ResizeAsync(bytes, preallocation),
+                LuksImage luks => luks.ResizeAsync(bytes, preallocation),
                 { } disk => disk.ResizeAsync(bytes),
             });
         }

@@ -44,8 +44,11 @@ public sealed record LuksCipher
                 "aes with xts or cbc, and plain, plain64 or essiv:sha256, is known here; convert the image with qemu-img");
         }
         uint bits = keyBytes * 8 / (cipher.Mode == "xts" ? 2u : 1u);
-        return keyBytes <= 64 && bits is 128 or 192 or 256 ? cipher with { Algorithm = $"aes-{bits}" }
-            : throw new Qcow2FormatException($"LUKS master key length {keyBytes} is not that of aes in {cipher.Mode} mode");
+        if (keyBytes > 64 || bits is not (128 or 192 or 256))
+            throw new Qcow2FormatException($"LUKS master key length {keyBytes} is not that of aes in {cipher.Mode} mode");
+        cipher = cipher with { Algorithm = $"aes-{bits}" };
+        cipher.RefusePartialSectors();
+        return cipher;
     }
 
     /// <summary>Refuses what is not known here, or does not go together.</summary>
@@ -60,6 +63,7 @@ public sealed record LuksCipher
             throw new Qcow2UnsupportedException($"essiv with the hash '{VectorHash}'", "use sha256");
         if (!IsKnown)
             throw new Qcow2UnsupportedException($"the IV generator '{VectorGenerator}'", "use plain, plain64 or essiv");
+        RefusePartialSectors();
     }
 
     /// <summary>The cipher with a key.</summary>
@@ -72,6 +76,13 @@ public sealed record LuksCipher
             _ => SectorVectors.Plain64(),
         };
         return Mode == "xts" ? new AesXtsCipher(key, vectors) : new AesCbcCipher(key, vectors);
+    }
+
+    /// <summary>Key material is encrypted by sectors, and that of a key of 192 bits has half a one at its end.</summary>
+    private void RefusePartialSectors()
+    {
+        if (KeyBytes * LuksHeader.StripeCount % SectorCipher.SectorBytes != 0)
+            throw new Qcow2UnsupportedException($"LUKS with {Algorithm} in mode {Mode}, whose key material is not whole sectors", "use xts, or aes-256");
     }
 
     private bool IsKnown => Mode is "xts" or "cbc"

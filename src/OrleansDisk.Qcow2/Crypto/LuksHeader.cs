@@ -71,6 +71,14 @@ public sealed record LuksHeader
     /// <summary>Bytes of a slot's key material.</summary>
     public int MaterialBytes => KeyBytes * StripeCount;
 
+    /// <summary>Whether a file that begins with these bytes, at least 8, is a LUKS image of version 1.</summary>
+    public static bool Probe(ReadOnlySpan<byte> start) => start.StartsWith(Magic) && BinaryPrimitives.ReadUInt16BigEndian(start[6..]) == 1;
+
+    /// <summary>Where the disk begins, in bytes, says a header that has not been checked.</summary>
+    /// <param name="start">At least <see cref="HeaderBytes"/>.</param>
+    internal static long PayloadBytesOf(ReadOnlySpan<byte> start) =>
+        BinaryPrimitives.ReadUInt32BigEndian(start[PayloadAt..]) * (long)SectorCipher.SectorBytes;
+
     /// <summary>Reads a header and checks that its parts lie inside <paramref name="area"/> and apart.</summary>
     /// <param name="area">The header with its key material.</param>
     /// <exception cref="Qcow2FormatException">It is none, or is damaged.</exception>

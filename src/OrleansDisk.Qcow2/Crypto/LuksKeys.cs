@@ -43,7 +43,7 @@ public sealed class LuksKeys : IDisposable
         cipher ??= LuksCipher.Default;
         HashAlgorithmName usedHash = hash ?? HashAlgorithmName.SHA256;
         int keyBytes = cipher.KeyBytes;
-        int materialBytes = Align(keyBytes * LuksHeader.StripeCount);
+        int materialBytes = MaterialBytesOf(cipher);
         byte[] masterKey = GC.AllocateArray<byte>(keyBytes, pinned: true); // not copied about by the collector
         RandomNumberGenerator.Fill(masterKey);
         byte[] salt = RandomNumberGenerator.GetBytes(LuksHeader.SaltBytes);
@@ -52,7 +52,7 @@ public sealed class LuksKeys : IDisposable
         {
             Hash = usedHash,
             Cipher = cipher,
-            PayloadSector = (uint)(AlignBytes + (LuksHeader.SlotCount * materialBytes)) / SectorCipher.SectorBytes,
+            PayloadSector = (uint)AreaBytesOf(cipher) / SectorCipher.SectorBytes,
             Digest = Derive(masterKey, salt, digestIterations, usedHash, LuksHeader.DigestBytes),
             DigestSalt = salt,
             DigestIterations = digestIterations,
@@ -164,6 +164,11 @@ public sealed class LuksKeys : IDisposable
         CryptographicOperations.ZeroMemory(_masterKey);
         _masterKey = null;
     }
+
+    /// <summary>Bytes of a new header with its key material.</summary>
+    internal static int AreaBytesOf(LuksCipher cipher) => AlignBytes + (LuksHeader.SlotCount * MaterialBytesOf(cipher));
+
+    private static int MaterialBytesOf(LuksCipher cipher) => Align(cipher.KeyBytes * LuksHeader.StripeCount);
 
     private static int Align(int bytes) => (bytes + AlignBytes - 1) & ~(AlignBytes - 1);
 

@@ -86,6 +86,7 @@ internal static class BackingChain
         {
             "raw" or "file" => new RawImage(file),
             "qcow2" => await Qcow2Image.OpenAsync(file, options, above),
+            "luks" => await LuksImage.OpenAsync(file, secret: null), // an image can't name one; whoever has one opens the disk
             _ => throw new Qcow2Exception($"Unknown driver '{format}'"),
         };
     }

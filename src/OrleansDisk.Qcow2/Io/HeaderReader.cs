@@ -1,3 +1,4 @@
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Format;
 
 namespace OrleansDisk.Qcow2.Io;
@@ -8,12 +9,12 @@ public static class HeaderReader
     /// <summary>Enough for a header with its usual extensions, so that one read mostly does.</summary>
     private const int FirstReadBytes = 4096;
 
-    /// <summary>"qcow2" when the file begins as such an image does, else "raw".</summary>
+    /// <summary>"qcow2" or "luks" when the file begins as such an image does, else "raw".</summary>
     public static async ValueTask<string> ProbeFormatAsync(IBlockFile file)
     {
         byte[] start = new byte[8];
         await file.ReadAsync(0, start);
-        return Header.Probe(start) ? "qcow2" : "raw";
+        return Header.Probe(start) ? "qcow2" : LuksHeader.Probe(start) ? "luks" : "raw";
     }
 
     /// <exception cref="Qcow2FormatException">The file is no qcow2 image, or its header breaks the specification.</exception>

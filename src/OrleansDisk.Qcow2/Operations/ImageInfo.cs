@@ -11,7 +11,7 @@ public sealed record ImageInfo
     /// <summary>The name by which the file was opened.</summary>
     public required string FileName { get; init; }
 
-    /// <summary>"qcow2" or "raw".</summary>
+    /// <summary>"qcow2", "luks" or "raw".</summary>
     public required string Format { get; init; }
 
     /// <summary>Size of the disk in bytes, whole sectors.</summary>
@@ -20,7 +20,7 @@ public sealed record ImageInfo
     /// <summary>Bytes that the file takes on its file system, or null when that is not known.</summary>
     public long? AllocatedBytes { get; init; }
 
-    /// <summary>The header; null for a raw file.</summary>
+    /// <summary>The header; null for what is not qcow2.</summary>
     public Header? Header { get; init; }
 
     public IReadOnlyList<SnapshotEntry> Snapshots { get; init; } = [];
@@ -40,7 +40,7 @@ public sealed record ImageInfo
 
     /// <summary>Opens a file, reads its facts, closes it.</summary>
     /// <param name="path">The file.</param>
-    /// <param name="format">"qcow2", "raw", or null to find out.</param>
+    /// <param name="format">"qcow2", "luks", "raw", or null to find out.</param>
     /// <param name="access">Read, or ReadShared for an image that someone is writing.</param>
     /// <exception cref="Qcow2Exception">It can't be opened, or is no image of that format.</exception>
     public static async Task<ImageInfo> ReadAsync(string path, string? format, ImageAccess access)
@@ -57,6 +57,7 @@ public sealed record ImageInfo
         return format switch
         {
             "qcow2" => await ReadQcow2Async(file),
+            "luks" => await ReadPlainLuksAsync(file),
             "raw" => new ImageInfo { FileName = file.Name, Format = "raw", VirtualBytes = RoundUp(file.LengthBytes) },
             _ => throw new Qcow2Exception($"Unknown driver '{format}'"),
         };
@@ -74,6 +75,18 @@ public sealed record ImageInfo
             Snapshots = await DirectoryReader.ReadSnapshotsAsync(file, header),
             Bitmaps = await DirectoryReader.ReadBitmapsAsync(file, header),
             Luks = await ReadLuksAsync(file, header),
+        };
+    }
+
+    private static async Task<ImageInfo> ReadPlainLuksAsync(IBlockFile file)
+    {
+        using LuksKeys keys = await KeyReader.ReadAsync(file);
+        return new ImageInfo
+        {
+            FileName = file.Name,
+            Format = "luks",
+            VirtualBytes = RoundUp(file.LengthBytes - keys.Area.Length),
+            Luks = keys.Header,
         };
     }
 

@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Text;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Format;
 
 namespace OrleansDisk.Qcow2.Operations;
@@ -25,6 +26,16 @@ public static class MeasureOperation
         return new MeasuredSize(bytes, bytes);
     }
 
+    /// <summary>The size of a file that is one encrypted disk.</summary>
+    /// <param name="virtualBytes">Size of the disk.</param>
+    /// <param name="cipher">Its cipher: key material has the length of its key.</param>
+    public static MeasuredSize Luks(long virtualBytes, LuksCipher cipher)
+    {
+        if (virtualBytes > long.MaxValue - LuksKeys.AreaBytesOf(cipher))
+            throw new Qcow2Exception("The requested file size is too large");
+        return new MeasuredSize(virtualBytes + LuksKeys.AreaBytesOf(cipher), virtualBytes + LuksKeys.AreaBytesOf(cipher));
+    }
+
     /// <summary>The size of a qcow2 file. Its tables are counted as if all of the disk were written.</summary>
     /// <param name="options">What the image is to be: its disk's size counts without a source.</param>
     /// <param name="source">The chain of what it is to hold, or null: nothing.</param>
@@ -42,6 +53,8 @@ public static class MeasureOperation
             || (source is not null && options.BackingFile is not null);
         long dataBytes = holdsAll ? virtualBytes : source is null ? 0 : await CountDataBytesAsync(source, clusterBytes);
         long tableBytes = TableBytes(virtualBytes, clusterBytes, BitOperations.Log2((ulong)options.RefcountBits), l2EntryBytes);
+        if (options.Encryption is { Method: EncryptionMethod.Luks, Cipher: { } cipher })
+            tableBytes += RoundUp(LuksKeys.AreaBytesOf(cipher), clusterBytes);
         return new MeasuredSize(tableBytes + dataBytes, tableBytes + virtualBytes);
     }
 

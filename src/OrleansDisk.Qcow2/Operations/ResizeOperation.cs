@@ -26,6 +26,9 @@ public static class ResizeOperation
             case RawImage raw:
                 await raw.ResizeAsync(virtualBytes, preallocation);
                 break;
+            case LuksImage luks:
+                await luks.ResizeAsync(virtualBytes, preallocation);
+                break;
             default:
                 if (preallocation != Preallocation.Off)
                     throw new Qcow2UnsupportedException($"preallocating in '{disk.FileName}'", "resize without preallocation");

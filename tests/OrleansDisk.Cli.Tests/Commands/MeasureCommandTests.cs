@@ -32,6 +32,7 @@ public sealed class MeasureCommandTests : IDisposable
     [InlineData("--size 2G -O qcow2 -o refcount_bits=64")]
     [InlineData("--size 2G -O qcow2 -o extended_l2=on")]
     [InlineData("--size 2G -O qcow2 -o compat=0.10")]
+    [InlineData("--object secret,id=s,data=x --size 2G -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s")]
     [InlineData("-O raw base")]
     [InlineData("-O raw -f raw raw")]
     [InlineData("-f raw -O qcow2 raw")]
