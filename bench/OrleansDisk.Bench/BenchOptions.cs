@@ -12,7 +12,7 @@ internal sealed class BenchOptions
     public const string Usage = """
         usage: ./build.sh bench [compare] [OPTION...]   NBD servers side by side
                ./build.sh bench memory [--images N]     memory of odiskd with many open images
-               ./build.sh bench convert                 odisk convert and compare beside qemu-img
+               ./build.sh bench tools                   odisk beside qemu-img: convert, check, snapshots ...
                ./build.sh bench micro [FILTER]          single steps, by BenchmarkDotNet
           --rounds N        rounds, of which medians are taken (default: 5)
           --seconds N       length of one measurement (default: 2)
@@ -63,7 +63,7 @@ internal sealed class BenchOptions
     {
         var options = new BenchOptions();
         var words = new Queue<string>(arguments);
-        if (words.TryPeek(out string? verb) && verb is "compare" or "memory" or "convert")
+        if (words.TryPeek(out string? verb) && verb is "compare" or "memory" or "tools")
             options.Verb = words.Dequeue();
         while (words.TryDequeue(out string? option))
             options.Take(option, words);

@@ -25,8 +25,8 @@ try
     await using var workspace = new Workspace(options.Directory);
     if (options.Verb == "memory")
         return await new MemoryBench(options, workspace).RunAsync(ended.Token);
-    if (options.Verb == "convert")
-        return await new ConvertBench(options, workspace).RunAsync(ended.Token);
+    if (options.Verb == "tools")
+        return await new ToolBench(options, workspace).RunAsync(ended.Token);
     return await new Run(options, workspace).ExecuteAsync(ended.Token);
 }
 catch (BenchException e)

@@ -16,7 +16,8 @@ internal static unsafe partial class Deflate
     private const int StreamEnd = 1;
     private const int BufferError = -5;
     private const int Finish = 4;
-    private const int DefaultLevel = 6;
+    // This library's levels 5 and 6 make clusters of the same size; 5 is faster by a tenth.
+    private const int Level = 5;
     private const int DeflateMethod = 8;
     private const int DefaultStrategy = 0;
     private const int MostMemory = 9;
@@ -34,7 +35,7 @@ internal static unsafe partial class Deflate
     public static int Compress(ReadOnlySpan<byte> data, Span<byte> target)
     {
         ZStream stream = default;
-        if (DeflateInit(&stream, DefaultLevel, DeflateMethod, WriteWindowBits, MostMemory, DefaultStrategy) != Ok)
+        if (DeflateInit(&stream, Level, DeflateMethod, WriteWindowBits, MostMemory, DefaultStrategy) != Ok)
             throw new Qcow2Exception("no memory for a deflate stream");
         fixed (byte* input = data)
         fixed (byte* output = target)

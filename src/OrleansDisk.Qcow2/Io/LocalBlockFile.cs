@@ -14,6 +14,7 @@ public sealed class LocalBlockFile : IBlockFile
 
     private readonly SafeFileHandle _handle;
     private readonly BlockingReads _blockingReads;
+    private readonly WriteLane _longWrites;
     private long _lengthBytes;
     private volatile bool _canReadNoWait = true;
     private volatile bool _flushFailed;
@@ -22,6 +23,7 @@ public sealed class LocalBlockFile : IBlockFile
     {
         _handle = handle;
         _blockingReads = new BlockingReads(handle, ReadBlocking);
+        _longWrites = new WriteLane(handle);
         Name = path;
         IsReadOnly = isReadOnly;
         _lengthBytes = RandomAccess.GetLength(handle);
@@ -119,7 +121,7 @@ public sealed class LocalBlockFile : IBlockFile
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data)
     {
         if (data.Length > InlineBytes)
-            return WriteOnThreadPool(offset, data);
+            return WriteInLane(offset, data);
         WriteBlocking(offset, data.Span);
         return ValueTask.CompletedTask;
     }
@@ -130,7 +132,7 @@ public sealed class LocalBlockFile : IBlockFile
         foreach (ReadOnlyMemory<byte> piece in pieces)
             bytes += piece.Length;
         if (bytes > InlineBytes)
-            return WriteOnThreadPool(offset, pieces);
+            return WriteInLane(offset, pieces);
         WriteBlocking(offset, pieces);
         return ValueTask.CompletedTask;
     }
@@ -337,10 +339,11 @@ public sealed class LocalBlockFile : IBlockFile
         new(operation, Name, errorNumber, Marshal.GetPInvokeErrorMessage(errorNumber));
 
     // Methods of their own: a lambda that captures a parameter costs the calls that don't come to it, too.
-    private ValueTask WriteOnThreadPool(long offset, ReadOnlyMemory<byte> data) => OnThreadPool(() => WriteBlocking(offset, data.Span));
+    private ValueTask WriteInLane(long offset, ReadOnlyMemory<byte> data) =>
+        _longWrites.StartAsync(() => WriteBlocking(offset, data.Span));
 
-    private ValueTask WriteOnThreadPool(long offset, IReadOnlyList<ReadOnlyMemory<byte>> pieces) =>
-        OnThreadPool(() => WriteBlocking(offset, pieces));
+    private ValueTask WriteInLane(long offset, IReadOnlyList<ReadOnlyMemory<byte>> pieces) =>
+        _longWrites.StartAsync(() => WriteBlocking(offset, pieces));
 
     private static ValueTask OnThreadPool(Action blocking) => new(Task.Factory.StartNew(
         blocking, CancellationToken.None, TaskCreationOptions.DenyChildAttach, TaskScheduler.Default));

@@ -1,5 +1,4 @@
 using OrleansDisk.Qcow2.Concurrency;
-using OrleansDisk.Qcow2.Data;
 
 namespace OrleansDisk.Qcow2.Operations;
 
@@ -61,13 +60,12 @@ public sealed class CompareOperation
 {
     private const int PartBytes = 1 << 20;
     private const int ParallelCount = 8;
-    private const int SectorBytes = 512;
 
     private readonly IReadOnlyList<MapLayer> _first;
     private readonly IReadOnlyList<MapLayer> _second;
     private readonly CompareOptions _options;
     private readonly Queue<Task<long?>> _running = new();
-    private readonly Stack<(byte[] First, byte[] Second)> _buffers = new();
+    private readonly Stack<CompareWorker> _idle = new();
     private long _comparedBytes;
 
     private CompareOperation(IReadOnlyList<MapLayer> first, IReadOnlyList<MapLayer> second, CompareOptions options) =>
@@ -92,6 +90,8 @@ public sealed class CompareOperation
         finally
         {
             await Task.WhenAny(Task.WhenAll(operation._running)); // what is under way uses disks that are about to be closed
+            foreach (CompareWorker worker in operation._idle)
+                worker.Dispose();
         }
     }
 
@@ -175,49 +175,17 @@ public sealed class CompareOperation
 
     private async Task<long?> ComparePartAsync(long start, int bytes, bool readsFirst, bool readsSecond)
     {
-        if (!_buffers.TryPop(out (byte[] First, byte[] Second) buffers))
-            buffers = (GC.AllocateUninitializedArray<byte>(PartBytes, pinned: true), GC.AllocateUninitializedArray<byte>(PartBytes, pinned: true));
-        Memory<byte> first = buffers.First.AsMemory(0, bytes);
-        Memory<byte> second = buffers.Second.AsMemory(0, bytes);
-        ValueTask readFirst = ReadAsync(_first[0].Source, start, first, isWanted: readsFirst, isFirst: true);
-        ValueTask readSecond = ReadAsync(_second[0].Source, start, second, isWanted: readsSecond, isFirst: false);
+        if (!_idle.TryPop(out CompareWorker? worker))
+            worker = new CompareWorker(_first[0].Source, _second[0].Source, PartBytes, _options.RunBeside);
         try
         {
-            await readFirst;
+            return await worker.CompareAsync(start, bytes, readsFirst, readsSecond);
         }
         finally
         {
-            await readSecond;
+            _idle.Push(worker);
+            Advance(bytes);
         }
-        long? difference = null;
-        await _options.RunBeside(() => difference = FindDifference(first.Span, second.Span));
-        _buffers.Push(buffers);
-        Advance(bytes);
-        return start + difference;
-    }
-
-    private static async ValueTask ReadAsync(IDiskSource disk, long offset, Memory<byte> buffer, bool isWanted, bool isFirst)
-    {
-        if (!isWanted)
-        {
-            buffer.Span.Clear();
-            return;
-        }
-        try
-        {
-            await disk.ReadAsync(offset, buffer);
-        }
-        catch (IOException e)
-        {
-            throw new CompareException(isFirst, offset, e);
-        }
-    }
-
-    /// <summary>The first sector that differs, or null.</summary>
-    private static long? FindDifference(ReadOnlySpan<byte> first, ReadOnlySpan<byte> second)
-    {
-        int same = first.CommonPrefixLength(second);
-        return same == first.Length ? null : same / SectorBytes * SectorBytes;
     }
 
     private static bool IsSameMapping(MapExtent one, MapExtent other) =>

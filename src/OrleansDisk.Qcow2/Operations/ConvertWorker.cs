@@ -12,16 +12,14 @@ internal sealed class ConvertWorker : IDisposable
     private readonly ConvertOptions _options;
     private readonly byte[] _buffer;
     private readonly List<ScannedRun> _runs = [];
-    private readonly MappingLease? _lease;
-    private readonly RawImage? _raw;
+    private readonly CachedReads _cached;
     private readonly CompressedPart? _compressed;
 
     public ConvertWorker(ConvertSources sources, IWritableDisk target, ConvertOptions options, int partBytes)
     {
         (_sources, _target, _options) = (sources, target, options);
         _buffer = GC.AllocateUninitializedArray<byte>(partBytes, pinned: true);
-        _lease = (sources.Single as Qcow2Image)?.Lease();
-        _raw = sources.Single as RawImage;
+        _cached = new CachedReads(sources.Single);
         if (options.Compress)
             _compressed = new CompressedPart((Qcow2Image)target, partBytes);
     }
@@ -37,7 +35,7 @@ internal sealed class ConvertWorker : IDisposable
         await _options.RunBeside(() =>
         {
             // Mostly the mapping is in the cache and the data, too: then all this takes one hop to another thread.
-            isDone = TryReadHere(range.Start, data.Span);
+            isDone = _cached.TryRead(range.Start, data.Span);
             if (isDone)
                 LookThrough(range.Start, data.Span);
         });
@@ -61,20 +59,8 @@ internal sealed class ConvertWorker : IDisposable
 
     public void Dispose()
     {
-        _lease?.Dispose();
+        _cached.Dispose();
         _compressed?.Dispose();
-    }
-
-    private bool TryReadHere(long offset, Span<byte> data)
-    {
-        try
-        {
-            return _lease is not null ? _lease.TryRead(offset, data) : _raw?.TryRead(offset, data) == true;
-        }
-        catch (IOException)
-        {
-            return false; // said where it is handled
-        }
     }
 
     private void LookThrough(long offset, ReadOnlySpan<byte> data)
