@@ -72,13 +72,15 @@ public sealed class CompressedWriteTests : IDisposable
         Assert.InRange(new FileInfo(_path).Length, length * 9 / 10, length * 11 / 10);
     }
 
-    [Fact]
-    public async Task Space_of_compressed_clusters_that_are_gone_is_used_again_while_others_are_written()
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task Space_of_compressed_clusters_that_are_gone_is_used_again_while_others_are_written(bool passDiscard)
     {
         byte[] model = await CreateAsync(new CreateOptions { VirtualBytes = 4 << 20, ClusterBytes = 4096 });
         await Exclusive.Run(async () =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(_path, Disk.Writing(4096));
+            await using Qcow2Image image = await Qcow2Image.OpenAsync(_path, Disk.Writing(4096) with { PassDiscard = passDiscard });
             for (int round = 0; round < 6; round++)
             {
                 await CompressAsync(image, model);
@@ -99,7 +101,8 @@ public sealed class CompressedWriteTests : IDisposable
         });
         await Judge.FindsCleanAsync(_path);
         Judge.ReadsAs(_path, model);
-        Assert.True(new FileInfo(_path).Length < 2 * model.Length, $"the file has grown to {new FileInfo(_path).Length} bytes");
+        // Space that goes back to the host is used again no sooner than the host has it, which takes what it takes.
+        Assert.True(passDiscard || new FileInfo(_path).Length < 2 * model.Length, $"the file has grown to {new FileInfo(_path).Length} bytes");
     }
 
     [Fact]
