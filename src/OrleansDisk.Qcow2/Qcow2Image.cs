@@ -98,6 +98,8 @@ public sealed partial class Qcow2Image : IWritableDisk
         IBlockFile file, Qcow2OpenOptions options, IReadOnlyList<string> above)
     {
         Header header = await HeaderReader.ReadAsync(file);
+        if (options.KeepDiscardedClusters && header.Version < 3)
+            throw new Qcow2Exception("discard-no-unref is only supported since qcow2 version 3");
         ClusterDecompression.Require(header.CompressionType);
         SectorCipher? cipher = await ImageCipher.OpenAsync(file, header, options);
         IBlockFile? dataFile = ExternalDataFile.Open(file, header, options);

@@ -63,6 +63,7 @@ internal static class BackingChain
                     DataFile = null,
                     Secret = null,
                     EncryptionFormat = null,
+                    KeepDiscardedClusters = false,
                 };
                 return await OpenAsync(file, overlay.BackingFormat, options, above);
             }

@@ -222,18 +222,30 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
                 await other.Ended;
                 continue;
             }
+            List<HostRun> kept = [];
             for (int i = 0; i < free; i++)
-                ChangeEntry(pin.Table, first + i, change);
+                ChangeEntry(pin.Table, first + i, change, kept);
             if (_geometry.HasExternalData && change != Change.ZeroKeep)
-                await PunchDataFileAsync(first, free);
+                await PunchDataAsync(new HostOffset(_geometry.OffsetOf(first).Bytes), free);
+            else
+                await PunchKeptAsync(kept);
             first += free;
             count -= free;
         }
     }
 
-    private void ChangeEntry(CachedTable table, GuestCluster cluster, Change change)
+    /// <param name="table">The table in which the entry is.</param>
+    /// <param name="cluster">The guest cluster.</param>
+    /// <param name="change">What becomes of the entry.</param>
+    /// <param name="kept">Gets the host cluster when it would be freed, but for the option to keep its place.</param>
+    private void ChangeEntry(CachedTable table, GuestCluster cluster, Change change, List<HostRun> kept)
     {
         L2Entry old = ClusterRun.ReadEntry(table, cluster, metadata.Header);
+        if (KeepsPlace(old, change))
+        {
+            change = Change.ZeroKeep;
+            HostRun.Add(kept, _geometry.ClusterOf(old.Host));
+        }
         L2Entry changed = (old.Kind(_geometry), change) switch
         {
             (_, Change.Remove) => L2Entry.Unallocated,
@@ -247,17 +259,28 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             Replace(table, cluster, old, changed);
     }
 
-    /// <summary>
-    /// Gives the space of clusters in a data file back, to which no entry leads any more. It is a part of the request: what
-    /// is written there meanwhile by another one is of that other one's time, and it may end as zeros.
-    /// </summary>
-    private async ValueTask PunchDataFileAsync(GuestCluster first, int count)
+    /// <summary>A cluster that a snapshot has too is given up all the same: the next write needs another one anyway.</summary>
+    private bool KeepsPlace(L2Entry entry, Change change) => metadata.Discards.KeepsDiscardedClusters
+        && change is Change.Discard or Change.ZeroUnmap && entry.HasHost(_geometry) && entry.IsCopied;
+
+    private async ValueTask PunchKeptAsync(List<HostRun> kept)
     {
-        if (!metadata.Discards.Passes(DiscardType.Request))
+        foreach (HostRun run in kept)
+            await PunchDataAsync(_geometry.OffsetOf(run.First), run.Count);
+    }
+
+    /// <summary>
+    /// Gives the space of clusters back that say zero by now, and keep their place. It is a part of the request: what
+    /// is written there meanwhile by another one is of that other one's time, and it may end as zeros. Encrypted clusters
+    /// keep their space: who still reads them by an older entry, in memory or after a crash, would decipher the hole.
+    /// </summary>
+    private async ValueTask PunchDataAsync(HostOffset first, int count)
+    {
+        if (!metadata.Discards.Passes(DiscardType.Request) || metadata.Header.Encryption != EncryptionMethod.None)
             return;
         try
         {
-            await metadata.DataFile.PunchHoleAsync(_geometry.OffsetOf(first).Bytes, (long)count << _geometry.ClusterBits);
+            await metadata.DataFile.PunchHoleAsync(first.Bytes, (long)count << _geometry.ClusterBits);
         }
         catch (BlockFileException)
         {
@@ -277,5 +300,17 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         metadata.L2Tables.Write(table, cluster, changed);
         if (frees)
             metadata.FreeClustersOf(old, DiscardType.Request);
+    }
+
+    /// <summary>Host clusters one behind the other.</summary>
+    private readonly record struct HostRun(HostCluster First, int Count)
+    {
+        public static void Add(List<HostRun> runs, HostCluster cluster)
+        {
+            if (runs.Count > 0 && runs[^1] is var last && last.First.Index + last.Count == cluster.Index)
+                runs[^1] = last with { Count = last.Count + 1 };
+            else
+                runs.Add(new HostRun(cluster, 1));
+        }
     }
 }

@@ -33,6 +33,7 @@ internal sealed record SimulationPlan
                 SectorCount = fixture.SectorCount,
             };
         }
+        shape = shape.OrKeepingDiscarded(RandomOf(seed, "kept places"));
         int count = shape.ClusterBits > 16 ? PlannedOperations / 10 : PlannedOperations;
         return new SimulationPlan
         {

@@ -54,6 +54,9 @@ internal sealed record Shape
 
     public bool PassDiscard { get; init; } = true;
 
+    /// <summary>Whether discarded clusters keep their place (discard-no-unref).</summary>
+    public bool KeepsDiscarded { get; init; }
+
     /// <summary>Operations that run at once.</summary>
     public int MaxInFlight { get; init; } = 6;
 
@@ -121,6 +124,9 @@ internal sealed record Shape
         IsPreallocated = random.Next(8) == 0,
         UsedClusterCount = 0,
     };
+
+    /// <summary>The shape whose discarded clusters keep their place, one in four of those that can.</summary>
+    public Shape OrKeepingDiscarded(Random random) => this with { KeepsDiscarded = Version >= 3 && random.Next(4) == 0 };
 
     /// <summary>The shape with an external data file, one in five of those that can have one.</summary>
     public Shape OrWithDataFile(Random random)

@@ -365,6 +365,7 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
         L2CacheBytes = Math.Min(shape.ClusterBytes, ClusterGeometry.MaxL2SliceBytes) * shape.CachedTableCount,
         RefcountCacheBytes = (long)shape.ClusterBytes * shape.CachedTableCount,
         PassDiscard = shape.PassDiscard,
+        KeepDiscardedClusters = shape.KeepsDiscarded,
         OpenFile = OpenFile,
         RunBeside = RunLaterAsync,
         Secret = shape.Secret,
