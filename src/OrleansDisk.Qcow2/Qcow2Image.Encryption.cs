@@ -54,11 +54,14 @@ public sealed partial class Qcow2Image
             activates = change.Activates;
         });
         long start = EncryptionHeader.Of(Header).Start.Bytes;
-        var mark = new HeaderWrite(start, keys.Area[..LuksHeader.HeaderBytes].ToArray());
+        byte[] header = keys.Area[..LuksHeader.HeaderBytes].ToArray();
+        // One slot lies in two sectors. The first says whether it is filled; until then the second may say anything of it.
+        var mark = new HeaderWrite(start, header[..SectorBytes]);
+        var rest = new HeaderWrite(start + SectorBytes, header[SectorBytes..]);
         List<HeaderWrite> material = [.. slots.Select(keys.StoredMaterial).Select(stored => new HeaderWrite(start + stored.Offset, stored.Bytes))];
         // A slot is marked as filled when it is, and as erased before it is.
         await _metadata.Order.BetweenWriteBacksAsync(() =>
-            _metadata.Order.WriteHeaderAsync(activates ? [.. material, mark] : [mark, .. material]));
+            _metadata.Order.WriteHeaderAsync(activates ? [.. material, rest, mark] : [mark, rest, .. material]));
     }
 
     /// <summary>Refuses images that have no key slots, in QEMU's words.</summary>

@@ -29,6 +29,8 @@ internal sealed class MetadataExtent
     private async Task WalkAsync()
     {
         Add(0, _header.Geometry.ClusterBytes);
+        if (_header.Encryption == EncryptionMethod.Luks && EncryptionHeader.Of(_header) is var keys)
+            Add(keys.Start.Bytes, keys.Bytes);
         await AddL1Async(_header.L1Table.Bytes, _header.L1EntryCount);
         long refcountTableBytes = (long)_header.RefcountTableClusters << _header.Geometry.ClusterBits;
         Add(_header.RefcountTable.Bytes, refcountTableBytes);

@@ -1,6 +1,8 @@
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Check;
+using OrleansDisk.Qcow2.Crypto;
 using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Simulation.Host;
 using OrleansDisk.Simulation.Model;
@@ -22,6 +24,9 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
 
     /// <summary>The writes on which the examination's outcome depends.</summary>
     public int[] Deciding { get; private set; } = [];
+
+    /// <summary>What lies below the image, as this state's header says.</summary>
+    private string? _backingFile;
 
     /// <summary>The disk as it reads in this state.</summary>
     public byte[] Disk { get; private set; } = [];
@@ -48,7 +53,9 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
         var view = new CrashView(limits.ImageName, writes, state);
         var options = new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = OpenFile, RunBeside = RunNowAsync, Secret = limits.Secret };
         await using Qcow2Image image = await Qcow2Image.OpenAsync(view, options);
+        _backingFile = image.Header.BackingFile;
         await FindDecidingAsync(view, image);
+        await JudgeKeysAsync(image.Header);
         int sectors = (int)(image.VirtualBytes / SectorContent.Bytes);
         if (!model.MayHaveSectorCount(sectors))
             throw new SimulationFailure("I4", $"the disk has {sectors} sectors after a crash, not {model.SectorCount}");
@@ -87,6 +94,20 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
             throw new SimulationFailure("I2", $"a crash leaked {report.LeakCount} clusters, at most {limits.MaxLeaks} can be on their way: {Describe(report)}");
     }
 
+    /// <summary>Looks at the keys where a crash may have left them half changed.</summary>
+    private async Task JudgeKeysAsync(Header header)
+    {
+        if (header.Encryption != EncryptionMethod.Luks)
+            return;
+        var place = EncryptionHeader.Of(header);
+        (int first, int count) = DiskModel.SectorsOf(place.Start.Bytes, place.Bytes);
+        if (!Enumerable.Range(first, count).Any(writes.Touches))
+            return;
+        await using var view = new CrashView(limits.ImageName, writes, state) { IsReadOnly = true };
+        using LuksKeys keys = await KeyReader.ReadAsync(view, header);
+        model.Keys.Judge(keys);
+    }
+
     private static string Describe(CheckReport report) => string.Join("; ", report.Findings.Select(finding => finding.Message));
 
     private async Task FindDecidingAsync(CrashView view, Qcow2Image image)
@@ -118,29 +139,25 @@ internal sealed class StateExamination(UnflushedWrites writes, CrashState state,
             }
             else if (!extent.IsCompressed)
             {
-                content = extent.State == DiskExtentState.Unallocated ? model.BackingContent(sector) : 0;
+                content = extent.State == DiskExtentState.Unallocated ? limits.Backing.ContentOf(_backingFile, sector) : 0;
             }
             if (content != read)
             {
                 throw new SimulationFailure("I1", $"sector {sector} reads {SectorContent.Describe(read)}, "
                     + $"but its place in the file ({extent.State}) says {SectorContent.Describe(content)}");
             }
-            JudgeSector(model, sector, content, SectorCount);
+            JudgeSector(sector, content);
         }
     }
 
     /// <exception cref="SimulationFailure">The content is none that the sector may have after a crash.</exception>
-    /// <param name="model">What the disk may hold.</param>
-    /// <param name="sector">The sector.</param>
-    /// <param name="content">What it holds.</param>
-    /// <param name="sectorCount">Size of the disk that the crash left.</param>
-    public static void JudgeSector(DiskModel model, int sector, long content, int sectorCount)
+    public void JudgeSector(int sector, long content)
     {
-        if (model.MayHoldAfterCrash(sector, content, sectorCount))
+        if (model.MayHoldAfterCrash(sector, content, SectorCount))
             return;
         string invariant = content == SectorContent.Poison || content < 0 ? "I6"
-            : content == model.BackingContent(sector) ? "I7" : "I4, I5";
+            : content == limits.Backing.ContentOf(_backingFile, sector) ? "I7" : "I4, I5";
         throw new SimulationFailure(invariant, $"sector {sector} holds {SectorContent.Describe(content)} after a crash; "
-            + $"allowed: {model.DescribeAfterCrash(sector, sectorCount)}");
+            + $"allowed: {model.DescribeAfterCrash(sector, SectorCount)}");
     }
 }

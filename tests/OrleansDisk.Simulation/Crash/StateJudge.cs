@@ -13,6 +13,9 @@ internal sealed record JudgeLimits
     /// <summary>How files of the backing chain are opened.</summary>
     public required Func<string, ImageAccess, IBlockFile> OpenBacking { get; init; }
 
+    /// <summary>What may lie below the image.</summary>
+    public required BackingContents Backing { get; init; }
+
     /// <summary>Leaked clusters that a crash may leave.</summary>
     public required long MaxLeaks { get; init; }
 
@@ -82,7 +85,7 @@ internal sealed class StateJudge(StateSelection selection, StateCounts counts)
                 if (examination is null)
                     Examine(writes, state, model, limits, alike, clusters);
                 else
-                    CompareData(writes, state, model, limits, examination);
+                    CompareData(writes, state, limits, examination);
             }
             catch (SimulationFailure e)
             {
@@ -113,10 +116,10 @@ internal sealed class StateJudge(StateSelection selection, StateCounts counts)
         Examined?.Invoke(writes, state, examination.Disk);
     }
 
-    private static void CompareData(UnflushedWrites writes, CrashState state, DiskModel model, JudgeLimits limits, StateExamination examination)
+    private static void CompareData(UnflushedWrites writes, CrashState state, JudgeLimits limits, StateExamination examination)
     {
         foreach ((int sector, int inFile) in examination.Touched)
-            StateExamination.JudgeSector(model, sector, limits.Stored.ContentOf(writes, state, sector, inFile), examination.SectorCount);
+            examination.JudgeSector(sector, limits.Stored.ContentOf(writes, state, sector, inFile));
     }
 
     private static string Describe(UnflushedWrites writes) => string.Join(", ", writes.Writes.Take(24)

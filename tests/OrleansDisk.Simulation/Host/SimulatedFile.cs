@@ -46,7 +46,13 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
 
     public bool IsClosed { get; private set; }
 
-    public long LengthBytes => Region?.Bytes ?? disk.Visible.Length;
+    /// <summary>A file whose disk goes on behind it ends with what is not zeros.</summary>
+    public long LengthBytes => Region switch
+    {
+        null => disk.Visible.Length,
+        { Start: 0, Bytes: var limit } => disk.Visible.EndOfData((int)limit),
+        { Bytes: var bytes } => bytes,
+    };
 
     public void Kill() => IsDead = true;
 
@@ -179,6 +185,8 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
     {
         if (IsReadOnly)
             throw host.Failed("I8", $"a write at {offset} of '{name}', which is open for reading");
+        if (offset + data.Length > Region?.Bytes)
+            throw host.Failed("region", $"'{name}' has {Region.Value.Bytes} bytes of its disk, and {what} at {offset} is not in them");
         await EndIfDeadAsync();
         using Operation operation = Begin(what, offset, data.Length);
         FaultKind? fault = Faults.Next(what);

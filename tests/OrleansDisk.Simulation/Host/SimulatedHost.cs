@@ -1,5 +1,6 @@
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Simulation.Model;
 
 namespace OrleansDisk.Simulation.Host;
 
@@ -81,7 +82,8 @@ internal sealed class SimulatedHost(SeededScheduler? scheduler, Random random)
     public bool Has(string name) => _disks.ContainsKey(name);
 
     /// <summary>Opens a file for reading, as the engine opens backing files.</summary>
-    public IBlockFile OpenBacking(string name, ImageAccess access) => Open(name, access, BackingFaults, canPunchHoles: true);
+    public IBlockFile OpenBacking(string name, ImageAccess access) =>
+        Open(BackingContents.PlainNameOf(name), access, BackingFaults, canPunchHoles: true);
 
     /// <exception cref="ImageLockedException">Someone holds what excludes the access.</exception>
     public SimulatedFile Open(string name, ImageAccess access, FaultPlan faults, bool canPunchHoles)

@@ -18,12 +18,10 @@ internal sealed class DiskModel
     private long _lastWrite;
 
     /// <param name="contents">What each sector holds at first.</param>
-    /// <param name="backing">What each sector reads where this image holds nothing.</param>
-    public DiskModel(IReadOnlyList<long> contents, IReadOnlyList<long> backing)
+    public DiskModel(IReadOnlyList<long> contents)
     {
         foreach (long content in contents)
             _sectors.Add(new SectorHistory(content));
-        Backing = backing;
         SectorCount = contents.Count;
         _storedSizes.Add(SectorCount);
     }
@@ -37,16 +35,14 @@ internal sealed class DiskModel
     /// <summary>Whether a crash may leave more than one size: one changes, or did when the process died that changed it.</summary>
     public bool IsSizeUnsure => ResizingTo is not null || _storedSizes.Count > 1;
 
-    /// <summary>The content of a sector that nothing above the backing chain holds.</summary>
-    public IReadOnlyList<long> Backing { get; }
-
     /// <summary>What the image's bitmaps must say.</summary>
     public BitmapModel Bitmaps { get; private init; } = new();
 
     /// <summary>Which snapshots the image has, and what they hold.</summary>
     public SnapshotModel Snapshots { get; private init; } = new();
 
-    public long BackingContent(int sector) => sector < Backing.Count ? Backing[sector] : 0;
+    /// <summary>Which passwords open the disk.</summary>
+    public KeyModel Keys { get; private init; } = new();
 
     /// <summary>A write begins; <paramref name="data"/> is what it writes. Sectors that it covers in part are nobody else's.</summary>
     public Change BeginWrite(long offset, int bytes, out byte[] data)
@@ -90,13 +86,11 @@ internal sealed class DiskModel
 
     /// <summary>The disk begins to become another one.</summary>
     /// <param name="contents">What each of its sectors will hold.</param>
-    public Change BeginApply(IReadOnlyList<long> contents)
-    {
-        var change = new Change(this, ++_clock);
-        for (int sector = 0; sector < contents.Count; sector++)
-            change.Add(sector, contents[sector]);
-        return change;
-    }
+    public Change BeginApply(IReadOnlyList<long> contents) => Begin(contents, new Change(this, ++_clock));
+
+    /// <summary>The image begins to give up all that it holds.</summary>
+    /// <param name="below">What each sector then reads.</param>
+    public Change BeginEmpty(IReadOnlyList<long> below) => Begin(below, new Change(this, ++_clock) { IsSeenByBitmaps = false });
 
     public long BeginFlush() => ++_clock;
 
@@ -209,7 +203,15 @@ internal sealed class DiskModel
     /// <summary>A copy for what is tried and thrown away.</summary>
     public DiskModel Clone()
     {
-        var clone = new DiskModel([], Backing) { _clock = _clock, _lastWrite = _lastWrite, ResizingTo = ResizingTo, Bitmaps = Bitmaps.Clone(), Snapshots = Snapshots.Clone() };
+        var clone = new DiskModel([])
+        {
+            _clock = _clock,
+            _lastWrite = _lastWrite,
+            ResizingTo = ResizingTo,
+            Bitmaps = Bitmaps.Clone(),
+            Snapshots = Snapshots.Clone(),
+            Keys = Keys.Clone(),
+        };
         clone.SectorCount = SectorCount;
         clone._storedSizes.Clear();
         clone._storedSizes.UnionWith(_storedSizes);
@@ -262,6 +264,13 @@ internal sealed class DiskModel
     private bool IsKnown(int sector, int sectorCount) =>
         sector < SectorCount || (sector < _sectors.Count && _storedSizes.Contains(sectorCount));
 
+    private static Change Begin(IReadOnlyList<long> contents, Change change)
+    {
+        for (int sector = 0; sector < contents.Count; sector++)
+            change.Add(sector, contents[sector]);
+        return change;
+    }
+
     private long Merge(int sector, int from, ReadOnlySpan<byte> part)
     {
         byte[] merged = new byte[SectorContent.Bytes];
@@ -292,6 +301,9 @@ internal sealed class DiskModel
         private readonly List<(int Sector, SectorValue Value)> _values = [];
         private byte[] _data = [];
 
+        /// <summary>Whether bitmaps see it; they do not see data move between an image and what lies below it.</summary>
+        public bool IsSeenByBitmaps { get; init; } = true;
+
         public byte[] Data(int bytes) => _data.Length == bytes ? _data : _data = new byte[bytes];
 
         public void Add(int sector, long content) => _values.Add((sector, model._sectors[sector].Add(content, begin)));
@@ -304,7 +316,7 @@ internal sealed class DiskModel
             foreach ((int sector, SectorValue value) in _values)
             {
                 (value.End, value.IsCertain, value.IsDurable) = (now, true, isDurable);
-                model.Bitmaps.NoteChanged(sector);
+                NoteChanged(sector);
                 if (isDurable)
                     model._sectors[sector].DropSuperseded();
             }
@@ -319,8 +331,14 @@ internal sealed class DiskModel
             foreach ((int sector, SectorValue value) in _values)
             {
                 value.End = now;
-                model.Bitmaps.NoteChanged(sector);
+                NoteChanged(sector);
             }
+        }
+
+        private void NoteChanged(int sector)
+        {
+            if (IsSeenByBitmaps)
+                model.Bitmaps.NoteChanged(sector);
         }
     }
 }

@@ -20,7 +20,7 @@ internal sealed class OwnersRun(int seed, bool keepsLocks)
     private const int TenuresPerOwner = 4;
     private const string Name = StartImage.Name;
     private readonly Random _random = SimulationPlan.RandomOf(seed, "owners");
-    private readonly DiskModel _model = new(new long[SectorCount], []);
+    private readonly DiskModel _model = new(new long[SectorCount]);
     private bool _wasHandedOver = true;
 
     /// <summary>How often an owner had the image.</summary>

@@ -21,7 +21,8 @@ internal sealed record SimulationPlan
     {
         Random random = RandomOf(seed, "plan");
         Shape shape = Shape.Draw(random).OrWithSubclusters(RandomOf(seed, "subclusters"))
-            .OrWithDataFile(RandomOf(seed, "data file")).OrEncrypted(RandomOf(seed, "encryption"));
+            .OrWithDataFile(RandomOf(seed, "data file")).OrEncrypted(RandomOf(seed, "encryption"))
+            .OrWithLazyRefcounts(RandomOf(seed, "lazy refcounts"));
         if (shape.Fixture >= 0)
         {
             Shape fixture = SnapshotFixture.Get(shape.Fixture).Shape;

@@ -26,6 +26,10 @@ internal static class OperationCatalog
         (2, ReopenOperation.Draw),
         (3, BitmapChangeOperation.Draw),
         (1, _ => new BitmapReadOperation()),
+        (2, AmendImageOperation.Draw),
+        (2, ChangeBackingOperation.Draw),
+        (1, _ => new MakeEmptyOperation()),
+        (2, ChangeKeysOperation.Draw),
         (1, CrashOperation.Draw),
     ];
 

@@ -77,6 +77,9 @@ internal sealed record Shape
 
     public DataFileKind DataFile { get; init; }
 
+    /// <summary>Whether who dies leaves the dirty bit, and the next owner repairs the image when he opens it.</summary>
+    public bool HasLazyRefcounts { get; init; }
+
     public EncryptionMethod Encryption { get; init; }
 
     /// <summary>The password of every encrypted image.</summary>
@@ -146,6 +149,10 @@ internal sealed record Shape
     {
         Encryption = random.Next(3) == 0 ? EncryptionMethod.Luks : EncryptionMethod.Aes,
     };
+
+    /// <summary>The shape with lazy refcounts, one in six of those that can have them.</summary>
+    public Shape OrWithLazyRefcounts(Random random) =>
+        Version < 3 || Fixture >= 0 || random.Next(6) != 0 ? this : this with { HasLazyRefcounts = true };
 
     /// <summary>Sometimes the next clusters need a new refcount block, or even a new refcount table.</summary>
     private static int DrawUsedClusterCount(Random random, Shape shape)

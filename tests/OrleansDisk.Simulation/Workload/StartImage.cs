@@ -18,8 +18,13 @@ internal sealed class StartImage
     private const string Middle = "middle.qcow2";
     private const string Bottom = "bottom.raw";
 
+    /// <summary>A file that an overlay may be put on later.</summary>
+    private const string Other = "other.raw";
+
     /// <summary>Contents of backing layers are those of writes that no run comes to.</summary>
     private const long FirstLayerWrite = 1L << 30;
+
+    private const int MiddleWrites = 12;
 
     private readonly Shape _shape;
     private readonly Random _random;
@@ -31,7 +36,10 @@ internal sealed class StartImage
         _workshop = new SimulatedHost(scheduler: null, random);
     }
 
-    public DiskModel Model { get; private set; } = new([], []);
+    public DiskModel Model { get; private set; } = new([]);
+
+    /// <summary>What may lie below the image.</summary>
+    public BackingContents Backing { get; } = new();
 
     /// <summary>How the image's file is read past the engine.</summary>
     public StoredSectors Stored { get; private set; } = new(cipher: null, countsHostSectors: false);
@@ -45,7 +53,7 @@ internal sealed class StartImage
         var start = new StartImage(shape, random);
         new SeededScheduler(new Random(0)).Run(start.MakeAsync);
         Install(shape, host, new SimulatedDisk(start._workshop[Name].Visible.Bytes));
-        foreach (string name in (ReadOnlySpan<string>)[Middle, Bottom])
+        foreach (string name in (ReadOnlySpan<string>)[Middle, Bottom, Other])
         {
             if (start._workshop.Has(name))
                 host[name] = new SimulatedDisk(start._workshop[name].Visible.Bytes);
@@ -76,19 +84,19 @@ internal sealed class StartImage
 
     private async Task MakeAsync()
     {
-        List<long> backing = await MakeBackingAsync();
+        await MakeBackingAsync();
         if (_shape.Fixture >= 0)
         {
             var fixture = SnapshotFixture.Get(_shape.Fixture);
             _workshop[Name] = new SimulatedDisk(fixture.Image);
-            Model = new DiskModel(fixture.Contents, []);
+            Model = new DiskModel(fixture.Contents);
             await FreezeSnapshotsAsync();
         }
         else
         {
             await CreateAsync();
-            Model = new DiskModel([.. Enumerable.Range(0, _shape.SectorCount)
-                .Select(sector => sector < backing.Count ? backing[sector] : 0)], backing);
+            string? backing = CreateOptions().BackingFile;
+            Model = new DiskModel([.. Enumerable.Range(0, _shape.SectorCount).Select(sector => Backing.ContentOf(backing, sector))]);
         }
         Stored = await FindStoredAsync();
         await LoseClustersAsync();
@@ -170,6 +178,7 @@ internal sealed class StartImage
         RefcountBits = 1L << _shape.RefcountOrder,
         ExtendedL2 = _shape.HasSubclusters,
         CompressionType = _shape.Compression,
+        LazyRefcounts = _shape.HasLazyRefcounts,
         DataFile = _shape.DataFile == DataFileKind.None ? null : DataName,
         DataFileRaw = _shape.DataFile == DataFileKind.Raw,
         Encryption = _shape.Secret is { } secret ? NewEncryption(secret) : null,
@@ -178,26 +187,37 @@ internal sealed class StartImage
         BackingFormat = _shape.BackingDepth switch { 0 => null, 1 => "raw", _ => "qcow2" },
     };
 
-    /// <summary>Makes what lies below the image; returns what each of its sectors reads.</summary>
-    private async Task<List<long>> MakeBackingAsync()
+    /// <summary>Makes what lies below the image, and what may be put there later.</summary>
+    private async Task MakeBackingAsync()
     {
-        var contents = new List<long>();
         if (_shape.BackingDepth == 0)
-            return contents;
-        byte[] raw = new byte[_shape.BackingSectorCount * SectorContent.Bytes];
-        for (int sector = 0; sector < _shape.BackingSectorCount; sector++)
+            return;
+        int count = _shape.BackingSectorCount;
+        long[] bottom = [.. Enumerable.Range(0, count).Select(sector => _random.Next(4) == 0 ? 0 : SectorContent.Of(FirstLayerWrite, sector))];
+        MakeRaw(Bottom, bottom);
+        long otherWrite = FirstLayerWrite + MiddleWrites + 1;
+        MakeRaw(Other, [.. Enumerable.Range(0, _random.Next(count / 2, count * 3 / 2)).Select(sector => _random.Next(4) switch
         {
-            contents.Add(_random.Next(4) == 0 ? 0 : SectorContent.Of(FirstLayerWrite, sector));
-            SectorContent.Fill(raw.AsSpan(sector * SectorContent.Bytes, SectorContent.Bytes), contents[sector]);
-        }
-        _workshop[Bottom] = new SimulatedDisk(raw);
+            0 => 0,
+            1 => SectorContent.Of(otherWrite, sector),
+            _ => sector < count ? bottom[sector] : 0,
+        })]);
         if (_shape.BackingDepth == 2)
-            await MakeMiddleAsync(contents);
-        return contents;
+            await MakeMiddleAsync([.. bottom]);
+    }
+
+    private void MakeRaw(string name, long[] contents)
+    {
+        byte[] raw = new byte[contents.Length * SectorContent.Bytes];
+        for (int sector = 0; sector < contents.Length; sector++)
+            SectorContent.Fill(raw.AsSpan(sector * SectorContent.Bytes, SectorContent.Bytes), contents[sector]);
+        _workshop[name] = new SimulatedDisk(raw);
+        Backing.Add(name, contents);
     }
 
     private async Task MakeMiddleAsync(List<long> contents)
     {
+        Backing.Add(Middle, contents);
         _workshop[Middle] = new SimulatedDisk([]);
         await using (SimulatedFile file = Open(Middle, ImageAccess.Write))
         {
@@ -212,7 +232,7 @@ internal sealed class StartImage
         await using Qcow2Image image = await Qcow2Image.OpenAsync(Open(Middle, ImageAccess.Write),
             new Qcow2OpenOptions { Access = ImageAccess.Write, OpenFile = _workshop.OpenBacking });
         byte[] bytes = new byte[SectorContent.Bytes];
-        for (int i = 0; i < 12; i++)
+        for (int i = 0; i < MiddleWrites; i++)
         {
             int first = _random.Next(contents.Count);
             int count = Math.Min(contents.Count - first, 1 + _random.Next(16));

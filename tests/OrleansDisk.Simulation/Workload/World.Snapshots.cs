@@ -74,7 +74,7 @@ internal sealed partial class World
             await act();
             return false;
         }
-        catch (SnapshotException e) when (e.Error == SnapshotError.RefcountsFull && shape.RefcountOrder <= LastFullOrder)
+        catch (SnapshotException e) when (e.Error == SnapshotError.RefcountsFull && Image.Header.Geometry.RefcountOrder <= LastFullOrder)
         {
             return true;
         }

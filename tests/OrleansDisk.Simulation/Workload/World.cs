@@ -24,6 +24,12 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
 
     public Shape Shape => shape;
 
+    /// <summary>The format version that the image has now; amending changes it.</summary>
+    public int Version => Image.Header.Version;
+
+    /// <summary>What may lie below the image.</summary>
+    public BackingContents Backing => start.Backing;
+
     public SimulatedHost Host => host;
 
     public FaultPlan Faults => faults;
@@ -65,7 +71,8 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
     public JudgeLimits Limits => new()
     {
         ImageName = StartImage.Name,
-        OpenBacking = (name, _) => CrashView.Of(name, host[name].Visible),
+        OpenBacking = (name, _) => CrashView.Of(name, host[BackingContents.PlainNameOf(name)].Visible),
+        Backing = start.Backing,
         ClusterBytes = shape.ClusterBytes,
         DataFile = shape.DataFile == DataFileKind.None ? null : (StartImage.DataName, StartImage.DataRegion),
         Stored = start.Stored,
@@ -74,6 +81,14 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
     };
 
     public async Task OpenAsync()
+    {
+        bool isDirty = await IsDirtyAsync();
+        await OpenFileAsync();
+        if (isDirty)
+            InheritedLeaks = CheckFile().LeakCount; // opening it repaired it
+    }
+
+    private async Task OpenFileAsync()
     {
         Disk.AtBarrier = disk => AtBarrier?.Invoke(disk);
         for (int attempt = 1; ; attempt++)
@@ -93,6 +108,12 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
                 await file.DisposeAsync();
             }
         }
+    }
+
+    private async Task<bool> IsDirtyAsync()
+    {
+        await using var view = CrashView.Of(StartImage.Name, Disk.Visible);
+        return (await HeaderReader.ReadAsync(view)).Incompatible.HasFlag(IncompatibleFeatures.Dirty);
     }
 
     /// <summary>The image file as all programs see it, checked, with the refcounts that lie behind its end.</summary>
@@ -339,6 +360,7 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
         Snapshots.Restart(await ReadSnapshotsAsync(), isDurable);
         await OpenAsync();
         await JudgeBitmapsAsync();
+        await JudgeKeysAsync(isDurable);
         byte[] disk = new byte[Image.VirtualBytes];
         while (!await TryAsync(image => image.ReadAsync(0, disk)))
         {
@@ -350,8 +372,6 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
     /// <summary>Holds the bitmaps of an image that was just opened against the model, which learns from it what it can't know.</summary>
     public async Task JudgeBitmapsAsync()
     {
-        if (shape.Version < 3)
-            return;
         while (!await TryAsync(image => new ValueTask(Model.Bitmaps.JudgeAsync(image, isSizeUnsure: Model.IsSizeUnsure))))
         {
             // The fault struck just now, and strikes once.

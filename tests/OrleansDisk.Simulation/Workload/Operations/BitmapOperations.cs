@@ -15,7 +15,7 @@ internal sealed record BitmapChangeOperation(BitmapAction Action, string Name, s
     public async Task RunAsync(World world)
     {
         Model.BitmapModel model = world.Model.Bitmaps;
-        if (world.Shape.Version < 3 || model.IsUnsure || world.Image.HasFailed)
+        if (world.Version < 3 || model.IsUnsure || world.Image.HasFailed)
             return;
         bool exists = model.Names.Contains(Name);
         BitmapAction action = !exists ? BitmapAction.Add : model.IsInconsistent(Name) || Action == BitmapAction.Add ? BitmapAction.Remove : Action;

@@ -16,7 +16,7 @@ internal sealed record GrowOperation(int Sectors, Preallocation Preallocation) :
 
     public async Task RunAsync(World world)
     {
-        bool isRefused = (world.Shape.Version == 2 && world.Snapshots.Any) || world.Model.Bitmaps.KeepsSize;
+        bool isRefused = (world.Version == 2 && world.Snapshots.Any) || world.Model.Bitmaps.KeepsSize;
         int sectors = world.Model.SectorCount + Sectors;
         if (world.Model.ResizingTo is not null || isRefused || sectors > Math.Max(MaxSectors, 2 * world.Shape.SectorCount))
             return;
@@ -38,7 +38,7 @@ internal sealed record ShrinkOperation(int Sectors) : IOperation
 
     public async Task RunAsync(World world)
     {
-        bool isRefused = (world.Shape.Version == 2 && world.Snapshots.Any) || world.Model.Bitmaps.KeepsSize;
+        bool isRefused = (world.Version == 2 && world.Snapshots.Any) || world.Model.Bitmaps.KeepsSize;
         int sectors = world.Model.SectorCount - Sectors;
         if (world.Model.ResizingTo is not null || isRefused || sectors < 1)
             return;
@@ -106,7 +106,8 @@ internal sealed record ReopenOperation(bool ReadOnlyBetween) : IOperation
         world.NoteSettled();
         if (world.Disk.Unflushed.Count > 0)
             throw new SimulationFailure("close", $"{world.Disk.Unflushed.Count} writes are not on stable storage when the image is closed");
-        PoisonFreeSpace(world.Disk, world.CheckFile().Header, world.Shape.DataFile == DataFileKind.None ? world.Disk.Visible.Length : StartImage.DataRegion.Start);
+        PoisonFreeSpace(world.Disk, world.CheckFile().Header, world.Shape.DataFile == DataFileKind.None
+            ? world.Disk.Visible.Length : world.Disk.Visible.EndOfData((int)StartImage.DataRegion.Start));
         if (ReadOnlyBetween)
             await world.ReadOnlyVisitAsync();
         await world.OpenAsync();
