@@ -78,9 +78,10 @@ internal sealed class MemoryBench(BenchOptions options, Workspace workspace)
         byte[] buffer = new byte[4096];
         for (int image = 0; image < clients.Count; image++)
         {
+            cancellation.ThrowIfCancellationRequested();
             for (int place = 0; place < ExtentCount; place++)
             {
-                await clients[image].ReadAsync(OffsetOf(place, clients[image].Bytes), buffer, cancellation);
+                await clients[image].ReadAsync(OffsetOf(place, clients[image].Bytes), buffer);
                 if (buffer[0] != place + 1)
                     throw new BenchException($"image {image} has {buffer[0]} where {place + 1} was written");
             }

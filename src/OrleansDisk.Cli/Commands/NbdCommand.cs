@@ -118,7 +118,7 @@ internal static class NbdCommand
         finally
         {
             if (options.PidFile is not null)
-                File.Delete(options.PidFile);
+                Background.RemovePidFile(options.PidFile);
         }
     }
 

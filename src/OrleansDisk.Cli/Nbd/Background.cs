@@ -71,4 +71,11 @@ internal static class Background
             throw new CommandFailedException($"Failed to write pid file '{path}': {e.Message}");
         }
     }
+
+    /// <summary>Removes the file again, unless another process has written its own id there meanwhile.</summary>
+    public static void RemovePidFile(string path)
+    {
+        if (File.Exists(path) && File.ReadAllText(path).Trim() == Environment.ProcessId.ToString(CultureInfo.InvariantCulture))
+            File.Delete(path);
+    }
 }

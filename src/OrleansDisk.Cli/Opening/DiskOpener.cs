@@ -195,7 +195,7 @@ internal sealed class DiskOpener
 
     private static IDiskSource OpenRaw(OpenedFile opened)
     {
-        var disk = new RawImage(opened.File);
+        IWritableDisk disk = opened.File is DiskFile { Disk: var below } ? new RawFilter(below) : new RawImage(opened.File);
         if (opened.Blkdebug is { } blkdebug)
             blkdebug.MetadataAt = _ => null;
         long? offset = opened.Options.TakeSize("offset");

@@ -1,14 +1,18 @@
 using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening.Drivers;
 using OrleansDisk.Nbd.Client;
 
 namespace OrleansDisk.Cli.Opening;
 
-/// <summary>Where an NBD export is: by one of its names, or by the options of the nbd driver.</summary>
+/// <summary>Where an NBD export is, and how to connect to it: by one of its names, or by the options of the nbd driver.</summary>
 internal sealed record NbdAddress
 {
     private const int DefaultPort = 10809;
+    private const string Allocation = "base:allocation";
+    private const string AllocationDepth = "qemu:allocation-depth";
 
     /// <summary>The unix socket, or null for TCP.</summary>
     public string? SocketPath { get; private init; }
@@ -19,8 +23,14 @@ internal sealed record NbdAddress
 
     public string Export { get; private init; } = "";
 
-    /// <summary>The context that is shown in place of what is allocated (QEMU's x-dirty-bitmap), or null.</summary>
-    public string? Context { get; private init; }
+    /// <summary>The metadata context that is taken for the map of the disk (x-dirty-bitmap), or null for that of its allocation.</summary>
+    private string? MapContext { get; init; }
+
+    /// <summary>How long to try to connect.</summary>
+    private TimeSpan OpenTimeout { get; init; }
+
+    /// <summary>How long requests wait for a new connection when one has broken.</summary>
+    private TimeSpan ReconnectDelay { get; init; }
 
     /// <summary>Reads a name, nbd://, nbd+unix:// or nbd:, and takes the options of the driver.</summary>
     /// <exception cref="CommandFailedException">It leads nowhere.</exception>
@@ -28,9 +38,12 @@ internal sealed record NbdAddress
     {
         NbdAddress address = name is null ? FromOptions(options)
             : name.Contains("://", StringComparison.Ordinal) ? FromUri(name) : FromOldName(name);
-        foreach (string waiting in (ReadOnlySpan<string>)["reconnect-delay", "open-timeout"])
-            _ = options.Take(waiting);
-        address = address with { Context = options.Take("x-dirty-bitmap") };
+        address = address with
+        {
+            MapContext = options.Take("x-dirty-bitmap"),
+            OpenTimeout = TakeSeconds(options, "open-timeout"),
+            ReconnectDelay = TakeSeconds(options, "reconnect-delay"),
+        };
         options.RefuseRestOfProtocol("nbd");
         return address;
     }
@@ -39,38 +52,44 @@ internal sealed record NbdAddress
     /// <exception cref="CommandFailedException">There is no server, or it does not have the export.</exception>
     public async Task<NbdDisk> OpenAsync(bool isReadOnly)
     {
+        var options = new NbdClientOptions
+        {
+            Server = SocketPath is not null ? new UnixDomainSocketEndPoint(SocketPath) : new DnsEndPoint(Host, Port),
+            Export = Export,
+            MetaContext = MapContext ?? Allocation,
+        };
         try
         {
-            string context = Context ?? "base:allocation";
-            NbdClient client = SocketPath is not null ? await NbdClient.ConnectUnixAsync(SocketPath, Export, context)
-                : await NbdClient.ConnectTcpAsync(Host, Port, Export, context);
-            if (client.HasContext || Context is null)
-                return new NbdDisk(client, ToString(), isReadOnly);
+            NbdClient client = await NbdConnection.ConnectAsync(options, OpenTimeout);
+            if (MapContext is null || client.HasBlockStatus)
+            {
+                var connection = new NbdConnection(options, client, ReconnectDelay);
+                return new NbdDisk(connection, ToString(), isReadOnly) { TellsDepth = MapContext == AllocationDepth };
+            }
             await client.DisposeAsync();
         }
         catch (IOException e)
         {
-            throw new CommandFailedException($"Failed to connect to '{SocketPath ?? $"{Host}:{Port}"}': {e.Message}");
+            throw new CommandFailedException(e.Message);
         }
-        throw new CommandFailedException($"requested x-dirty-bitmap {Context} not found");
+        throw new CommandFailedException($"Could not open image: Invalid argument (the export has no context '{MapContext}')");
     }
 
     /// <summary>The address as a URI.</summary>
-    public override string ToString() => SocketPath is null
-        ? $"nbd://{Host}{(Port == DefaultPort ? "" : $":{Port}")}{(Export.Length > 0 ? "/" + Export : "")}"
-        : $"nbd+unix:///{Export}?socket={SocketPath}";
+    public override string ToString() => SocketPath is null ? $"nbd://{Host}:{Port}{(Export.Length > 0 ? "/" + Export : "")}"
+        : $"nbd+unix://{(Export.Length > 0 ? "/" + Export : "")}?socket={SocketPath}";
 
     private static NbdAddress FromUri(string name)
     {
-        if (!Uri.TryCreate(name, UriKind.Absolute, out Uri? uri))
-            throw new CommandFailedException($"'{name}' is no valid URI");
-        string export = Uri.UnescapeDataString(uri.AbsolutePath.TrimStart('/'));
-        if (uri.Scheme != "nbd+unix")
-            return new NbdAddress { Host = uri.Host, Port = uri.Port > 0 ? uri.Port : DefaultPort, Export = export };
         const string query = "?socket=";
-        return uri.Query.StartsWith(query, StringComparison.Ordinal)
-            ? new NbdAddress { SocketPath = Uri.UnescapeDataString(uri.Query[query.Length..]), Export = export }
-            : throw new CommandFailedException($"'{name}' names no socket; use nbd+unix:///EXPORT?socket=PATH");
+        bool isUnix = name.StartsWith("nbd+unix:", StringComparison.Ordinal);
+        bool isValid = Uri.TryCreate(name, UriKind.Absolute, out Uri? uri);
+        if (!isValid || (isUnix ? !uri!.Query.StartsWith(query, StringComparison.Ordinal) || uri.Host.Length > 0 : uri!.Query.Length > 0))
+            throw new CommandFailedException("No valid URL specified");
+        string export = Uri.UnescapeDataString(uri.AbsolutePath.TrimStart('/'));
+        if (isUnix)
+            return new NbdAddress { SocketPath = Uri.UnescapeDataString(uri.Query[query.Length..]), Export = export };
+        return new NbdAddress { Host = uri.DnsSafeHost, Port = uri.Port > 0 ? uri.Port : DefaultPort, Export = export };
     }
 
     private static NbdAddress FromOldName(string name)
@@ -80,28 +99,44 @@ internal sealed record NbdAddress
         string export = "";
         if (server.IndexOf(exportMark, StringComparison.Ordinal) is >= 0 and int mark)
             (server, export) = (server[..mark], server[(mark + exportMark.Length)..]);
+        if (server.Length == 0)
+            throw new CommandFailedException("NBD server address missing");
         if (server.StartsWith("unix:", StringComparison.Ordinal))
             return new NbdAddress { SocketPath = server["unix:".Length..], Export = export };
         int colon = server.LastIndexOf(':');
-        if (colon <= 0)
-            throw new CommandFailedException("No valid URL specified");
-        return new NbdAddress { Host = server[..colon], Port = ParsePort(server[(colon + 1)..]), Export = export };
+        if (colon < 0)
+            throw new CommandFailedException($"error parsing address '{server}'");
+        string host = server[..colon];
+        if (host is ['[', .. var bare, ']'])
+            host = bare;
+        return new NbdAddress { Host = host.Length > 0 ? host : "localhost", Port = ParsePort(server[(colon + 1)..]), Export = export };
     }
 
     private static NbdAddress FromOptions(BlockOptions options)
     {
         BlockOptions server = options.TakeChild("server");
-        _ = server.Take("type");
-        _ = options.Take("type");
-        string? path = server.Take("path") ?? options.Take("path");
-        string? host = server.Take("host") ?? options.Take("host");
-        string? port = server.Take("port") ?? options.Take("port");
+        string? Take(string name) => server.Take(name) ?? options.Take(name);
+        string? type = Take("type");
+        string? path = Take("path");
+        string? host = Take("host");
+        string? port = Take("port");
         string export = options.Take("export") ?? "";
-        if (path is null && host is null)
-            throw new CommandFailedException("NBD server address missing");
+        string? missing = type switch
+        {
+            null => path is null && host is null ? throw new CommandFailedException("NBD server address missing") : null,
+            "unix" => path is null ? "path" : null,
+            "inet" => host is null ? "host" : port is null ? "port" : null,
+            _ => throw new CommandFailedException($"Parameter 'type' does not accept value '{type}'; use unix or inet"),
+        };
+        if (missing is not null)
+            throw new CommandFailedException($"Parameter '{missing}' is missing");
         return path is not null ? new NbdAddress { SocketPath = path, Export = export }
             : new NbdAddress { Host = host!, Port = port is null ? DefaultPort : ParsePort(port), Export = export };
     }
+
+    private static TimeSpan TakeSeconds(BlockOptions options, string name) => options.Take(name) is not { } text ? TimeSpan.Zero
+        : uint.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out uint seconds) ? TimeSpan.FromSeconds(Math.Min(seconds, int.MaxValue / 1000))
+        : throw new CommandFailedException($"Parameter '{name}' expects a number");
 
     private static int ParsePort(string text) =>
         int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int port) && port is > 0 and < 65536

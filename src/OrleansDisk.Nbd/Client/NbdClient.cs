@@ -1,31 +1,53 @@
-using System.Net;
+using System.Buffers;
 using System.Net.Sockets;
 using OrleansDisk.Nbd.Protocol;
 
 namespace OrleansDisk.Nbd.Client;
 
 /// <summary>
-/// A connection to an NBD export, with one request at a time: for tools and examples, where a load needs libnbd or the
-/// kernel. Offsets and lengths are bytes. Calls must not overlap.
+/// A connection to an NBD export. Calls may overlap and come from any thread: their requests are under way side by side, and
+/// the server answers them in any order. Offsets and lengths are bytes.
 /// </summary>
 public sealed class NbdClient : IAsyncDisposable
 {
-    /// <summary>What the protocol lets every server take.</summary>
-    private const int MaxRequestBytes = 32 << 20;
+    /// <summary>A payload up to this goes out in one piece with its header.</summary>
+    private const int MaxJoinedBytes = 64 << 10;
 
-    private readonly NetworkStream _stream;
-    private ClientSession _session;
-    private ulong _lastCookie;
+    private readonly Stream _stream;
+    private readonly NegotiatedExport _export;
+    private readonly PendingRequests _pending = new();
+    private readonly SemaphoreSlim _sending = new(1);
+    private readonly Task _receiving;
 
-    private NbdClient(NetworkStream stream) => _stream = stream;
+    private NbdClient(Stream stream, ReceiveBuffer buffer, NegotiatedExport export)
+    {
+        (_stream, _export) = (stream, export);
+        _receiving = ReceiveAsync(new ReplyReceiver(buffer, _pending, export));
+    }
 
     /// <summary>Size of the export in bytes.</summary>
-    public long Bytes => _session.Bytes;
+    public long Bytes => _export.Bytes;
 
-    public bool IsReadOnly => _session.Flags.HasFlag(NbdTransmissionFlags.ReadOnly);
+    /// <summary>What offsets and lengths must be multiples of; a power of two.</summary>
+    public int MinBlockBytes => (int)_export.MinBlockBytes;
 
-    /// <summary>Whether the server has the metadata context that was asked for.</summary>
-    public bool HasContext => _session.ContextId is not null;
+    public bool IsReadOnly => Offers(NbdTransmissionFlags.ReadOnly);
+
+    public bool CanFlush => Offers(NbdTransmissionFlags.SendFlush);
+
+    public bool CanFua => Offers(NbdTransmissionFlags.SendFua);
+
+    public bool CanTrim => Offers(NbdTransmissionFlags.SendTrim);
+
+    public bool CanWriteZeroes => Offers(NbdTransmissionFlags.SendWriteZeroes);
+
+    /// <summary>Whether the server tells of the metadata context that was asked for.</summary>
+    public bool HasBlockStatus => _export.ContextId is not null;
+
+    /// <summary>Whether the connection has ended: no request can succeed any more.</summary>
+    public bool HasFailed => _pending.HasFailed;
+
+    private int MaxPayloadBytes => (int)Math.Min(_export.MaxBlockBytes, NegotiatedExport.DefaultMaxBlockBytes);
 
     /// <summary>Connects to a server on a unix socket.</summary>
     /// <param name="path">The socket.</param>
@@ -34,126 +56,163 @@ public sealed class NbdClient : IAsyncDisposable
     /// <param name="cancellation">Ends the attempt.</param>
     /// <exception cref="IOException">The server can't be reached, or does not have the export; the message says which.</exception>
     public static Task<NbdClient> ConnectUnixAsync(string path, string export, string? context = null, CancellationToken cancellation = default) =>
-        ConnectAsync(new UnixDomainSocketEndPoint(path), export, context, cancellation);
+        ConnectAsync(new NbdClientOptions { Server = new UnixDomainSocketEndPoint(path), Export = export, MetaContext = context }, cancellation);
 
-    /// <summary>Connects to a server by TCP.</summary>
-    /// <param name="host">Its name or address.</param>
-    /// <param name="port">The port, mostly 10809.</param>
-    /// <param name="export">Name of the export.</param>
-    /// <param name="context">A metadata context to ask for, such as base:allocation; null: none.</param>
-    /// <param name="cancellation">Ends the attempt.</param>
+    /// <summary>Connects to a server.</summary>
     /// <exception cref="IOException">The server can't be reached, or does not have the export; the message says which.</exception>
-    public static Task<NbdClient> ConnectTcpAsync(string host, int port, string export, string? context = null, CancellationToken cancellation = default) =>
-        ConnectAsync(new DnsEndPoint(host, port), export, context, cancellation);
+    public static async Task<NbdClient> ConnectAsync(NbdClientOptions options, CancellationToken cancellation = default)
+    {
+        Stream stream = new NetworkStream(await options.ConnectAsync(cancellation), ownsSocket: true);
+        try
+        {
+            var buffer = new ReceiveBuffer(stream);
+            return new NbdClient(stream, buffer, await new ClientHandshake(options, stream, buffer).RunAsync(cancellation));
+        }
+        catch (Exception e)
+        {
+            await stream.DisposeAsync();
+            if (e is EndOfStreamException || e.InnerException is SocketException)
+                throw new IOException($"'{options.ServerName}' has closed the connection in the handshake", e);
+            throw;
+        }
+    }
 
     /// <summary>Fills the buffer.</summary>
-    public async Task ReadAsync(long offset, Memory<byte> buffer, CancellationToken cancellation = default)
+    /// <exception cref="NbdRequestException">The server refuses.</exception>
+    /// <exception cref="NbdConnectionException">The connection has ended.</exception>
+    public async Task ReadAsync(long offset, Memory<byte> buffer)
     {
         while (buffer.Length > 0)
         {
-            Memory<byte> part = buffer[..Math.Min(buffer.Length, MaxRequestBytes)];
-            await RequestAsync(NbdCommand.Read, NbdCommandFlags.None, offset, (uint)part.Length, default, part, cancellation);
+            Memory<byte> part = buffer[..Math.Min(buffer.Length, MaxPayloadBytes)];
+            await RunAsync(new PendingRequest(NbdCommand.Read, offset, (uint)part.Length, part), NbdCommandFlags.None, default);
             offset += part.Length;
             buffer = buffer[part.Length..];
         }
     }
 
-    public async Task WriteAsync(long offset, ReadOnlyMemory<byte> data, bool fua = false, CancellationToken cancellation = default)
+    /// <summary>Writes all bytes; they belong to the call until it completes.</summary>
+    /// <exception cref="NbdRequestException">The server refuses.</exception>
+    /// <exception cref="NbdConnectionException">The connection has ended; whether the bytes were written is not known.</exception>
+    public async Task WriteAsync(long offset, ReadOnlyMemory<byte> data, bool fua = false)
     {
-        NbdCommandFlags flags = fua ? NbdCommandFlags.Fua : NbdCommandFlags.None;
         while (data.Length > 0)
         {
-            ReadOnlyMemory<byte> part = data[..Math.Min(data.Length, MaxRequestBytes)];
-            await RequestAsync(NbdCommand.Write, flags, offset, (uint)part.Length, part, default, cancellation);
+            ReadOnlyMemory<byte> part = data[..Math.Min(data.Length, MaxPayloadBytes)];
+            await RunAsync(new PendingRequest(NbdCommand.Write, offset, (uint)part.Length, default), Flags(fua), part);
             offset += part.Length;
             data = data[part.Length..];
         }
     }
 
     /// <summary>Makes a range read as zeros.</summary>
-    public Task WriteZeroesAsync(long offset, uint bytes, CancellationToken cancellation = default) =>
-        RequestAsync(NbdCommand.WriteZeroes, NbdCommandFlags.None, offset, bytes, default, default, cancellation);
+    /// <param name="offset">First byte.</param>
+    /// <param name="bytes">Length.</param>
+    /// <param name="mayUnmap">Whether its space may be given up.</param>
+    /// <param name="fua">Whether it is on stable storage before this completes.</param>
+    public Task WriteZeroesAsync(long offset, uint bytes, bool mayUnmap = true, bool fua = false) =>
+        RunAsync(new PendingRequest(NbdCommand.WriteZeroes, offset, bytes, default),
+            Flags(fua) | (mayUnmap ? NbdCommandFlags.None : NbdCommandFlags.NoHole), default);
 
     /// <summary>Gives up what a range holds.</summary>
-    public Task TrimAsync(long offset, uint bytes, CancellationToken cancellation = default) =>
-        RequestAsync(NbdCommand.Trim, NbdCommandFlags.None, offset, bytes, default, default, cancellation);
+    public Task TrimAsync(long offset, uint bytes, bool fua = false) =>
+        RunAsync(new PendingRequest(NbdCommand.Trim, offset, bytes, default), Flags(fua), default);
 
     /// <summary>Puts on stable storage what was acknowledged.</summary>
-    public Task FlushAsync(CancellationToken cancellation = default) =>
-        RequestAsync(NbdCommand.Flush, NbdCommandFlags.None, 0, 0, default, default, cancellation);
+    public Task FlushAsync() => RunAsync(new PendingRequest(NbdCommand.Flush, 0, 0, default), NbdCommandFlags.None, default);
 
-    /// <summary>What the metadata context says of the range that starts at an offset, and how far that goes.</summary>
-    /// <exception cref="IOException">The server does not have the context, or can't tell.</exception>
-    public async Task<NbdExtent> GetExtentAsync(long offset, uint bytes, CancellationToken cancellation = default)
+    /// <summary>What the metadata context says of the range's start, in order; the last extent may go past the range's end.</summary>
+    /// <param name="offset">First byte.</param>
+    /// <param name="bytes">Length.</param>
+    /// <param name="onlyFirst">Whether one extent is enough.</param>
+    /// <returns>At least one extent.</returns>
+    /// <exception cref="InvalidOperationException">There is no context: see <see cref="HasBlockStatus"/>.</exception>
+    public async Task<IReadOnlyList<NbdExtent>> GetBlockStatusAsync(long offset, uint bytes, bool onlyFirst = false)
     {
-        ClientReply reply = await AskAsync(NbdCommand.BlockStatus, NbdCommandFlags.RequestOne, offset, bytes, default, default, cancellation);
-        return reply.Extent is { } extent ? extent with { Bytes = Math.Min(extent.Bytes, bytes) }
-            : throw new IOException($"the server says nothing of {bytes} bytes at {offset}");
+        if (!HasBlockStatus)
+            throw new InvalidOperationException("no metadata context was agreed on");
+        var request = new PendingRequest(NbdCommand.BlockStatus, offset, bytes, default);
+        await RunAsync(request, onlyFirst ? NbdCommandFlags.RequestOne : NbdCommandFlags.None, default);
+        return request.Extents;
     }
 
-    /// <summary>Says goodbye and closes the connection.</summary>
+    /// <summary>Closes the connection, with a goodbye when nothing is under way; what is under way fails.</summary>
     public async ValueTask DisposeAsync()
     {
         try
         {
-            await SendAsync(NbdCommand.Disconnect, NbdCommandFlags.None, 0, 0, default, CancellationToken.None);
+            if (_pending.AreNone)
+                await SendAsync(new PendingRequest(NbdCommand.Disconnect, 0, 0, default), NbdCommandFlags.None, default);
         }
-        catch (IOException)
+        catch (Exception e) when (IsConnectionFailure(e))
         {
             // The server was faster.
         }
         await _stream.DisposeAsync();
+        await _receiving;
+        await _sending.WaitAsync();
+        _sending.Dispose();
     }
 
-    private static async Task<NbdClient> ConnectAsync(EndPoint server, string export, string? context, CancellationToken cancellation)
+    private static NbdCommandFlags Flags(bool fua) => fua ? NbdCommandFlags.Fua : NbdCommandFlags.None;
+
+    private static bool IsConnectionFailure(Exception e) => e is IOException or SocketException or ObjectDisposedException;
+
+    private bool Offers(NbdTransmissionFlags flag) => (_export.Flags & flag) != 0;
+
+    private async Task RunAsync(PendingRequest request, NbdCommandFlags flags, ReadOnlyMemory<byte> payload)
     {
-        Socket socket = server is UnixDomainSocketEndPoint
-            ? new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified)
-            : new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+        _pending.Add(request);
         try
         {
-            await socket.ConnectAsync(server, cancellation);
-            var client = new NbdClient(new NetworkStream(socket, ownsSocket: true));
-            client._session = await new ClientHandshake(client._stream, export, context).RunAsync(cancellation);
-            return client;
+            await SendAsync(request, flags, payload);
         }
-        catch (SocketException e)
+        catch (Exception e) when (IsConnectionFailure(e))
         {
-            socket.Dispose();
-            throw new IOException($"cannot connect to {server}: {e.Message}", e);
+            // Half a request makes the connection useless for all. Only the receiver fails them: it may be filling their buffers.
+            await _stream.DisposeAsync();
         }
-        catch
+        await request.Completion;
+    }
+
+    private async Task SendAsync(PendingRequest request, NbdCommandFlags flags, ReadOnlyMemory<byte> payload)
+    {
+        int joinedBytes = payload.Length <= MaxJoinedBytes ? payload.Length : 0;
+        byte[] message = ArrayPool<byte>.Shared.Rent(RequestHeader.HeaderBytes + joinedBytes);
+        new RequestHeader(NbdMagic.Request, flags, request.Command, request.Cookie, (ulong)request.Offset, request.Length).WriteTo(message);
+        payload[..joinedBytes].CopyTo(message.AsMemory(RequestHeader.HeaderBytes));
+        await _sending.WaitAsync();
+        try
         {
-            socket.Dispose();
-            throw;
+            await _stream.WriteAsync(message.AsMemory(0, RequestHeader.HeaderBytes + joinedBytes));
+            if (payload.Length > joinedBytes)
+                await _stream.WriteAsync(payload);
+        }
+        finally
+        {
+            _sending.Release();
+            ArrayPool<byte>.Shared.Return(message);
         }
     }
 
-    private async Task RequestAsync(NbdCommand command, NbdCommandFlags flags, long offset, uint length,
-        ReadOnlyMemory<byte> payload, Memory<byte> target, CancellationToken cancellation)
+    private async Task ReceiveAsync(ReplyReceiver receiver)
     {
-        _ = await AskAsync(command, flags, offset, length, payload, target, cancellation);
-    }
-
-    private async Task<ClientReply> AskAsync(NbdCommand command, NbdCommandFlags flags, long offset, uint length,
-        ReadOnlyMemory<byte> payload, Memory<byte> target, CancellationToken cancellation)
-    {
-        ulong cookie = await SendAsync(command, flags, offset, length, payload, cancellation);
-        var reply = new ClientReply(_stream, _session, cookie);
-        await reply.ReceiveAsync(offset, target, cancellation);
-        return reply.Error == NbdError.None ? reply
-            : throw new IOException($"{command} of {length} bytes at {offset} failed: {reply.Error}");
-    }
-
-    private async Task<ulong> SendAsync(NbdCommand command, NbdCommandFlags flags, long offset, uint length,
-        ReadOnlyMemory<byte> payload, CancellationToken cancellation)
-    {
-        byte[] header = new byte[RequestHeader.HeaderBytes];
-        ulong cookie = ++_lastCookie;
-        new RequestHeader(NbdMagic.Request, flags, command, cookie, (ulong)offset, length).WriteTo(header);
-        await _stream.WriteAsync(header, cancellation);
-        if (payload.Length > 0)
-            await _stream.WriteAsync(payload, cancellation);
-        return cookie;
+        try
+        {
+            while (true)
+                await receiver.TakeAsync();
+        }
+        catch (NbdConnectionException e)
+        {
+            _pending.Fail(e);
+        }
+        catch (EndOfStreamException e)
+        {
+            _pending.Fail(new NbdConnectionException("the server has closed the connection", e));
+        }
+        catch (Exception e) when (IsConnectionFailure(e))
+        {
+            _pending.Fail(new NbdConnectionException($"the connection to the server was lost: {e.Message}", e));
+        }
     }
 }

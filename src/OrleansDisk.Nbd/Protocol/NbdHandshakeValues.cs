@@ -9,6 +9,9 @@ internal static class NbdMagic
     /// <summary>"IHAVEOPT": newstyle, and before every option.</summary>
     public const ulong Option = 0x49484156454f5054;
 
+    /// <summary>What stands in place of "IHAVEOPT" in a greeting of the oldstyle, which ends the handshake.</summary>
+    public const ulong Oldstyle = 0x0000420281861253;
+
     public const ulong OptionReply = 0x0003e889045565a9;
 
     public const uint Request = 0x25609513;
@@ -78,8 +81,11 @@ internal enum NbdOptionReply : uint
     ErrorUnsupported = 0x80000001,
     ErrorPolicy = 0x80000002,
     ErrorInvalid = 0x80000003,
+    ErrorPlatform = 0x80000004,
+    ErrorTlsRequired = 0x80000005,
     ErrorUnknown = 0x80000006,
     ErrorShutdown = 0x80000007,
+    ErrorBlockSizeRequired = 0x80000008,
     ErrorTooBig = 0x80000009,
 }
 
@@ -100,4 +106,5 @@ internal enum NbdChunkType : ushort
     OffsetHole = 2,
     BlockStatus = 5,
     Error = 0x8001,
+    ErrorOffset = 0x8002,
 }

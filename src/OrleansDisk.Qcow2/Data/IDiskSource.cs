@@ -53,6 +53,9 @@ public enum DiskExtentState
     /// <summary>Zeros, says this layer, with space allocated for it.</summary>
     ZeroAllocated,
 
-    /// <summary>From this layer, which has nothing allocated for them and does not say what they are: they are to be read.</summary>
+    /// <summary>Data of this layer of which it says that they are zeros.</summary>
+    DataOfZeros,
+
+    /// <summary>Nothing is allocated in this layer, and what it reads as is not known: it must be read.</summary>
     Unknown,
 }

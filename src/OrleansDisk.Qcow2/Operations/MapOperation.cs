@@ -116,7 +116,9 @@ public static class MapOperation
 
     private static MapExtent Describe(MapLayer layer, DiskExtent extent, long start, long bytes, int depth)
     {
-        bool isData = extent.State == DiskExtentState.Data;
+        if (extent.State == DiskExtentState.Unknown)
+            return new MapExtent(start, bytes, depth) { FileName = layer.Source.DataFileName };
+        bool isData = extent.State is DiskExtentState.Data or DiskExtentState.DataOfZeros;
         bool isHole = false;
         if (isData && layer.HoleFile is not null && extent.HostOffset is { } host)
         {
@@ -126,10 +128,10 @@ public static class MapOperation
         }
         return new MapExtent(start, bytes, depth)
         {
-            IsPresent = extent.State != DiskExtentState.Unknown,
-            IsZero = isHole || extent.State is DiskExtentState.Zero or DiskExtentState.ZeroAllocated,
+            IsPresent = true,
+            IsZero = extent.State != DiskExtentState.Data || isHole,
             IsData = isData,
-            IsAllocated = extent.State is DiskExtentState.Data or DiskExtentState.ZeroAllocated,
+            IsAllocated = extent.State != DiskExtentState.Zero,
             HostOffset = extent.HostOffset,
             FileName = layer.Source.DataFileName,
         };

@@ -6,6 +6,8 @@ namespace OrleansDisk.Cli.Opening.Drivers;
 /// <summary>A disk as the file of an image: an image inside of an image, or at the other end of a connection.</summary>
 internal sealed class DiskFile(IWritableDisk disk) : IBlockFile
 {
+    public IWritableDisk Disk => disk;
+
     public string Name => disk.FileName;
 
     public bool IsReadOnly => disk.IsReadOnly;

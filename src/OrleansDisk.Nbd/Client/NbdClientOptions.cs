@@ -1,0 +1,57 @@
+using System.Net;
+using System.Net.Sockets;
+
+namespace OrleansDisk.Nbd.Client;
+
+/// <summary>Which export a client is to connect to, and what it is to ask for.</summary>
+public sealed record NbdClientOptions
+{
+    /// <summary>Where the server listens: a unix socket, or a name or address with its TCP port.</summary>
+    public required EndPoint Server { get; init; }
+
+    /// <summary>The export's name; the empty one asks for the server's default.</summary>
+    public string Export { get; init; } = "";
+
+    /// <summary>The metadata context that <see cref="NbdClient.GetBlockStatusAsync"/> is to tell of, or null for none.</summary>
+    public string? MetaContext { get; init; }
+
+    /// <summary>The server as people write it: a path, or HOST:PORT.</summary>
+    internal string ServerName => Server switch
+    {
+        DnsEndPoint dns => $"{dns.Host}:{dns.Port}",
+        _ => Server.ToString() ?? "",
+    };
+
+    /// <exception cref="IOException">The server can't be reached; the message names it.</exception>
+    internal async Task<Socket> ConnectAsync(CancellationToken cancellation)
+    {
+        Socket socket = Server is UnixDomainSocketEndPoint
+            ? new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified)
+            : new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+        try
+        {
+            await socket.ConnectAsync(Server, cancellation);
+            return socket;
+        }
+        catch (SocketException e)
+        {
+            socket.Dispose();
+            throw new IOException(Explain(e), e);
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+
+    private string Explain(SocketException e) => e.SocketErrorCode switch
+    {
+        SocketError.HostNotFound or SocketError.NoData or SocketError.TryAgain =>
+            $"address resolution failed for {ServerName}: Name or service not known",
+        SocketError.ConnectionRefused => $"Failed to connect to '{ServerName}': Connection refused",
+        _ when Server is UnixDomainSocketEndPoint && !File.Exists(ServerName) =>
+            $"Failed to connect to '{ServerName}': No such file or directory",
+        _ => $"Failed to connect to '{ServerName}': {e.Message}",
+    };
+}
