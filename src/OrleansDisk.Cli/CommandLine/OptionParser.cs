@@ -7,7 +7,7 @@ namespace OrleansDisk.Cli.CommandLine;
 internal sealed record OptionSpec(char Short, string? Long, bool HasValue)
 {
     /// <summary>How the option is asked for in <see cref="ParsedOptions"/>.</summary>
-    public string Name => Long ?? Short.ToString();
+    public string Name { get; init; } = Long ?? Short.ToString();
 }
 
 /// <summary>The options and operands that were given.</summary>

@@ -16,7 +16,7 @@ internal static class CheckCommand
     private const int NotSupported = 63;
 
     private const string Help = """
-          -f FORMAT           qcow2; found out when not given
+          -f, --format=FORMAT qcow2; found out when not given
           --output=FORMAT     human (default) or json
           -q                  print findings only
           -r, --repair=WHAT   leaks: free lost clusters; all: repair what can be repaired
@@ -32,7 +32,7 @@ internal static class CheckCommand
     public static Command Command { get; } = new(
         "check", "Test whether an image is consistent", Help,
         [
-            Command.FormatOption, Command.OutputOption, Command.QuietOption, Command.ShareOption,
+            Command.LongFormatOption, Command.OutputOption, Command.QuietOption, Command.ShareOption,
             Command.ImageOptsOption, Command.ObjectOption,
             new OptionSpec('r', "repair", HasValue: true), new OptionSpec('T', null, HasValue: true),
         ],

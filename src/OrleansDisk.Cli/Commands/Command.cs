@@ -24,6 +24,9 @@ internal sealed record Command(
 
     public static OptionSpec FormatOption { get; } = new('f', null, HasValue: true);
 
+    /// <summary>The same option for the commands in which it has a long name, too.</summary>
+    public static OptionSpec LongFormatOption { get; } = FormatOption with { Long = "format" };
+
     public static OptionSpec OutputOption { get; } = new('\0', "output", HasValue: true);
 
     public static OptionSpec QuietOption { get; } = new('q', null, HasValue: false);

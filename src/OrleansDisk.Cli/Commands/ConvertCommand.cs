@@ -27,7 +27,7 @@ internal static class ConvertCommand
           --target-is-zero       the target reads as zeros all through; needs -n
           -m COUNT               parts that are copied at once: 1 to 16 (default 8)
           -W                     write in any order
-          -C                     let the kernel copy, where it can; without effect
+          -C                     let the kernel copy from one raw file to another
           -r RATE                write at most so many bytes a second
           -t CACHE               cache mode of the target: unsafe (default), writeback, none, writethrough, directsync
           -T CACHE               cache mode of the source; without effect

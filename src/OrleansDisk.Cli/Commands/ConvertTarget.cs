@@ -86,21 +86,25 @@ internal sealed class ConvertTarget
             Compress = _arguments.Compresses,
             ParallelCount = _arguments.ParallelCount,
             InOrder = !options.Has("W"),
+            LetHostCopy = options.Has("C"),
             TargetIsZero = isNewAndZero || options.Has("target-is-zero"),
             TargetBackingBytes = !HasBacking ? null : _new is null ? long.MaxValue : target.Source.Backing?.VirtualBytes ?? 0,
-            OnUnreadable = options.Has("salvage") ? TellUnreadable : null,
+            OnUnreadable = options.Has("salvage") ? (offset, error) => Tell("reading", offset, error) : null,
+            OnUnknown = options.Has("salvage") ? (offset, error) => Tell("reading block status at", offset, error) : null,
             Pace = _arguments.Rate > 0 ? new RateLimit(_arguments.Rate).WaitAsync : null,
         };
     }
 
-    /// <summary>Whether clusters that were never written read as something: what an unwritten encrypted cluster deciphers to.</summary>
-    private bool HoldsOldBytes(OpenedDisk target) => target.Source is LuksImage
+    /// <summary>
+    /// Whether what was never written reads as something: what a device held, or what an unwritten encrypted cluster deciphers to.
+    /// </summary>
+    private bool HoldsOldBytes(OpenedDisk target) => target.Source is LuksImage or RawImage { IsDevice: true }
         || target.Image is { } image && image.Header.Encryption != Qcow2.Format.EncryptionMethod.None && _new!["preallocation"] is not (null or "off");
 
-    private void TellUnreadable(long offset, Exception error)
+    private void Tell(string what, long offset, Exception error)
     {
         if (!_arguments.Options.Has("q"))
-            Terminal.Warn($"error while reading offset {offset}: {ShellText.ErrorOf(error)}");
+            Terminal.Warn($"error while {what} offset {offset}: {ShellText.ErrorOf(error)}");
     }
 
     private void RefuseBacking(string? backingFormat)

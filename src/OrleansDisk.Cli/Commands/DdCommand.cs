@@ -2,6 +2,7 @@ using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Cli.Shell;
+using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
@@ -106,7 +107,7 @@ internal static class DdCommand
         try
         {
             var part = new ConvertSource(source.Source, await source.LayersAsync()) { Start = start, Bytes = bytes };
-            await ConvertOperation.RunAsync([part], target.Writable!, new ConvertOptions { TargetIsZero = true });
+            await ConvertOperation.RunAsync([part], target.Writable!, new ConvertOptions { TargetIsZero = target.Source is not RawImage { IsDevice: true } });
         }
         catch (CopyException e)
         {

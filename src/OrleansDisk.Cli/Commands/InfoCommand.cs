@@ -10,7 +10,7 @@ namespace OrleansDisk.Cli.Commands;
 internal static class InfoCommand
 {
     private const string Help = """
-          -f FORMAT           qcow2 or raw; found out when not given
+          -f, --format=FORMAT qcow2 or raw; found out when not given
           --output=FORMAT     human (default) or json
           --backing-chain     the image and everything below it
           -U, --force-share   open the image even while someone writes it
@@ -21,7 +21,7 @@ internal static class InfoCommand
     public static Command Command { get; } = new(
         "info", "Show what an image is", Help,
         [
-            Command.FormatOption, Command.OutputOption, Command.ShareOption, Command.ImageOptsOption, Command.ObjectOption,
+            Command.LongFormatOption, Command.OutputOption, Command.ShareOption, Command.ImageOptsOption, Command.ObjectOption,
             new OptionSpec('\0', "backing-chain", HasValue: false),
         ],
         RunAsync);

@@ -11,7 +11,7 @@ namespace OrleansDisk.Cli.Commands;
 internal static class MapCommand
 {
     private const string Help = """
-          -f FORMAT                qcow2 or raw; found out when not given
+          -f, --format=FORMAT      qcow2 or raw; found out when not given
           --output=FORMAT          human (default) or json
           -s, --start-offset=SIZE  where to start
           -l, --max-length=SIZE    how much to show
@@ -23,7 +23,7 @@ internal static class MapCommand
     public static Command Command { get; } = new(
         "map", "Show which file holds which part of a disk", Help,
         [
-            Command.FormatOption, Command.OutputOption, Command.ShareOption, Command.ImageOptsOption, Command.ObjectOption,
+            Command.LongFormatOption, Command.OutputOption, Command.ShareOption, Command.ImageOptsOption, Command.ObjectOption,
             new OptionSpec('s', "start-offset", HasValue: true), new OptionSpec('l', "max-length", HasValue: true),
         ],
         RunAsync);

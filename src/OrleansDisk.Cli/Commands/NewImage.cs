@@ -158,7 +158,7 @@ internal sealed class NewImage
         {
             Preallocation preallocation = ParsePreallocation();
             await using var raw = new RawImage(LocalBlockFile.Create(_path));
-            await raw.ResizeAsync(_virtualBytes, preallocation);
+            await raw.FormatAsync(_virtualBytes, preallocation);
             return;
         }
         if (_format == "luks")

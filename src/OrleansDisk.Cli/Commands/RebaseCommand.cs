@@ -16,6 +16,7 @@ internal static class RebaseCommand
           -b FILE            the new backing file; "" for none: the image then holds all of the disk
           -F FORMAT          format of the new backing file
           -u                 change the name only, and look at no backing file: the disk changes if they differ
+          -c, --compress     compress what is copied (as qemu-img does from 9.1 on)
           -f FORMAT          qcow2; found out when not given
           -t CACHE           cache mode: writeback (default), none, writethrough, directsync, unsafe
           -T CACHE           cache mode of the backing files; without effect
@@ -30,7 +31,7 @@ internal static class RebaseCommand
         "rebase", "Give an image another backing file", Help,
         [
             Command.FormatOption, new OptionSpec('b', null, HasValue: true), new OptionSpec('F', null, HasValue: true),
-            new OptionSpec('u', null, HasValue: false), new OptionSpec('t', null, HasValue: true),
+            new OptionSpec('c', "compress", HasValue: false), new OptionSpec('u', null, HasValue: false), new OptionSpec('t', null, HasValue: true),
             new OptionSpec('T', null, HasValue: true), Command.ProgressOption, Command.QuietOption,
             Command.ShareOption, Command.ImageOptsOption, Command.ObjectOption,
         ],
@@ -85,7 +86,7 @@ internal static class RebaseCommand
             OpenedDisk? backing = name is null ? null : await OpenBackingAsync(options, image, name);
             try
             {
-                var rebaseOptions = new RebaseOptions { Progress = progress.Set, Cancellation = cancellation };
+                var rebaseOptions = new RebaseOptions { Progress = progress.Set, Cancellation = cancellation, Compress = options.Has("compress") };
                 await CopyingAsync(() => RebaseOperation.CopyAsync(image, backing?.Source, rebaseOptions));
                 await ChangingAsync(name, format, () => image.ChangeBackingFileAsync(name, format));
             }

@@ -12,6 +12,8 @@ public sealed class RawImage(IBlockFile file) : IWritableDisk
 
     private bool _canPunchHoles = true;
 
+    private IBlockFile File => file;
+
     public string FileName => file.Name;
 
     public string Format => "raw";
@@ -20,12 +22,18 @@ public sealed class RawImage(IBlockFile file) : IWritableDisk
 
     public bool IsReadOnly => file.IsReadOnly;
 
+    /// <summary>Whether it is a block device, whose size is what it is.</summary>
+    public bool IsDevice => file.IsDevice;
+
     public IDiskSource? Backing => null;
 
     public ValueTask ReadAsync(long offset, Memory<byte> buffer) => file.ReadAsync(offset, buffer);
 
     /// <summary>Fills the buffer on the caller's thread, which may be any; see <see cref="IBlockFile.TryRead"/>.</summary>
     internal bool TryRead(long offset, Span<byte> buffer) => file.TryRead(offset, buffer);
+
+    /// <summary>Has the host copy a range of another raw file to the same place; see <see cref="IBlockFile.TryCopyAsync"/>.</summary>
+    internal ValueTask<bool> TryCopyAsync(RawImage source, long offset, long bytes) => file.TryCopyAsync(source.File, offset, offset, bytes);
 
     public ValueTask<DiskExtent> GetExtentAsync(long offset, long bytes)
     {
@@ -71,6 +79,13 @@ public sealed class RawImage(IBlockFile file) : IWritableDisk
             throw new Qcow2Exception($"'{FileName}' is open read-only");
         virtualBytes = (virtualBytes + SectorBytes - 1) & ~(SectorBytes - 1L);
         long oldBytes = VirtualBytes;
+        if (IsDevice)
+        {
+            FilePreallocation.EnsurePossible(file, preallocation);
+            if (virtualBytes != oldBytes)
+                throw new Qcow2Exception("Cannot resize device files");
+            return;
+        }
         if (virtualBytes < oldBytes || preallocation == Preallocation.Off)
         {
             await file.SetLengthAsync(virtualBytes);
@@ -85,6 +100,24 @@ public sealed class RawImage(IBlockFile file) : IWritableDisk
             await file.SetLengthAsync(oldBytes); // what was taken goes back
             throw;
         }
+    }
+
+    /// <summary>Prepares a new disk on a file that was just made or emptied; a device may be larger, and what it held goes on showing.</summary>
+    /// <param name="virtualBytes">The size, rounded up to whole sectors of 512 bytes.</param>
+    /// <param name="preallocation">Whether the host keeps space ready: off, falloc or full.</param>
+    /// <exception cref="Qcow2Exception">A device is too small, or keeps no space ready.</exception>
+    public async Task FormatAsync(long virtualBytes, Preallocation preallocation)
+    {
+        if (!IsDevice)
+        {
+            await ResizeAsync(virtualBytes, preallocation);
+            return;
+        }
+        if (preallocation != Preallocation.Off)
+            throw new Qcow2Exception($"Unsupported preallocation mode '{preallocation.ToString().ToLowerInvariant()}'");
+        if (virtualBytes > VirtualBytes)
+            throw new Qcow2Exception("Cannot grow device files");
+        await file.WriteAsync(0, new byte[Math.Min(SectorBytes, VirtualBytes)]); // what was a header is none any more
     }
 
     public ValueTask DisposeAsync() => file.DisposeAsync();

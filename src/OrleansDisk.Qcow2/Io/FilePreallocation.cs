@@ -9,12 +9,21 @@ public static class FilePreallocation
     /// <exception cref="BlockFileException">There is no space; what was taken stays taken.</exception>
     public static async ValueTask RunAsync(IBlockFile file, long offset, long bytes, Preallocation preallocation)
     {
+        EnsurePossible(file, preallocation);
         if (preallocation == Preallocation.Falloc && bytes > 0)
             await file.AllocateAsync(offset, bytes);
         else if (preallocation == Preallocation.Full)
             await WriteZerosAsync(file, offset, bytes);
         if (file.LengthBytes < offset + bytes)
             await file.SetLengthAsync(offset + bytes);
+    }
+
+    /// <summary>Space can be taken in files only: a block device has it, with old bytes in it.</summary>
+    /// <exception cref="Qcow2Exception">It is a block device.</exception>
+    internal static void EnsurePossible(IBlockFile file, Preallocation preallocation)
+    {
+        if (file.IsDevice && preallocation != Preallocation.Off)
+            throw new Qcow2Exception($"Preallocation mode '{preallocation.ToString().ToLowerInvariant()}' unsupported for this non-regular file");
     }
 
     internal static async ValueTask WriteZerosAsync(IBlockFile file, long offset, long bytes)

@@ -13,6 +13,7 @@ public static unsafe class FileSpace
     private const int TypeMask = 0xf000;
     private const int Pipe = 0x1000;
     private const int CharacterDevice = 0x2000;
+    private const int BlockDevice = 0x6000;
     private const int Socket = 0xc000;
     private const int StatusBytes = 256;
     private const int BlocksOffset = 48;
@@ -27,10 +28,15 @@ public static unsafe class FileSpace
     }
 
     /// <summary>Whether a path leads to a pipe, a socket or a character device, which hold no disk.</summary>
-    internal static bool IsStream(string path)
+    internal static bool IsStream(string path) => TypeOf(path) is Pipe or CharacterDevice or Socket;
+
+    /// <summary>Whether a path leads to a block device.</summary>
+    internal static bool IsDevice(string path) => TypeOf(path) == BlockDevice;
+
+    private static int TypeOf(string path)
     {
         byte* status = stackalloc byte[StatusBytes];
         return LibC.ExtendedStatus(CurrentDirectory, path, 0, TypeWanted, status) == 0
-            && (Marshal.ReadInt16((nint)status, ModeOffset) & TypeMask) is Pipe or CharacterDevice or Socket;
+            ? Marshal.ReadInt16((nint)status, ModeOffset) & TypeMask : 0;
     }
 }

@@ -15,6 +15,9 @@ public interface IBlockFile : IAsyncDisposable
     /// <summary>Bytes in the file, counting the writes that completed.</summary>
     long LengthBytes { get; }
 
+    /// <summary>Whether it is a block device: its length can't be changed, and what was never written may be anything.</summary>
+    bool IsDevice => false;
+
     /// <summary>Fills the buffer; what lies past the end of the file reads as zeros.</summary>
     ValueTask ReadAsync(long offset, Memory<byte> buffer);
 
@@ -48,6 +51,9 @@ public interface IBlockFile : IAsyncDisposable
     /// </summary>
     ValueTask AllocateAsync(long offset, long bytes) =>
         offset + bytes > LengthBytes ? SetLengthAsync(offset + bytes) : ValueTask.CompletedTask;
+
+    /// <summary>Has the host copy a range of another file, sharing its space where it can. False when it can't: nothing is known of the range then.</summary>
+    ValueTask<bool> TryCopyAsync(IBlockFile source, long sourceOffset, long offset, long bytes) => new(false);
 
     /// <summary>Cuts the file, or extends it with zeros.</summary>
     ValueTask SetLengthAsync(long bytes);

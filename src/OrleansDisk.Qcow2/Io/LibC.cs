@@ -7,6 +7,7 @@ internal static unsafe partial class LibC
 {
     public const int Interrupted = 4;
     public const int Again = 11;
+    public const int CrossDevice = 18;
     public const int FileTooBig = 27;
     public const int NoSpace = 28;
     public const int NotSupported = 95;
@@ -18,6 +19,7 @@ internal static unsafe partial class LibC
     public const int ReadNoWait = 8;
     public const int KeepSize = 1;
     public const int PunchHole = 2;
+    public const int SeekEnd = 2;
     public const int SeekData = 3;
     public const int SeekHole = 4;
 
@@ -54,6 +56,9 @@ internal static unsafe partial class LibC
 
     [LibraryImport("libc", EntryPoint = "fallocate", SetLastError = true)]
     public static partial int Allocate(int file, int mode, long offset, long bytes);
+
+    [LibraryImport("libc", EntryPoint = "copy_file_range", SetLastError = true)]
+    public static partial nint CopyRange(int from, ref long fromOffset, int to, ref long toOffset, nuint bytes, uint flags);
 
     [LibraryImport("libc", EntryPoint = "ftruncate", SetLastError = true)]
     public static partial int Truncate(int file, long bytes);

@@ -26,12 +26,15 @@ public sealed class LocalBlockFile : IBlockFile
         _longWrites = new WriteLane(handle);
         Name = path;
         IsReadOnly = isReadOnly;
-        _lengthBytes = RandomAccess.GetLength(handle);
+        IsDevice = FileSpace.IsDevice(path);
+        _lengthBytes = IsDevice ? LibC.Seek(Descriptor, 0, LibC.SeekEnd) : RandomAccess.GetLength(handle);
     }
 
     public string Name { get; }
 
     public bool IsReadOnly { get; }
+
+    public bool IsDevice { get; }
 
     public long LengthBytes => Volatile.Read(ref _lengthBytes);
 
@@ -46,12 +49,12 @@ public sealed class LocalBlockFile : IBlockFile
         return Open(path, FileMode.Open, write ? FileAccess.ReadWrite : FileAccess.Read, access);
     }
 
-    /// <summary>Makes the file, or empties it when it is there and nobody holds its locks.</summary>
+    /// <summary>Makes the file, or empties it when it is there and nobody holds its locks; a block device keeps what it holds.</summary>
     /// <exception cref="ImageLockedException">It is there and in use.</exception>
     public static LocalBlockFile Create(string path)
     {
         LocalBlockFile file = OpenOrCreate(path, out _);
-        if (file.LengthBytes != 0)
+        if (file.LengthBytes != 0 && !file.IsDevice)
             file.Truncate(0);
         return file;
     }
@@ -158,8 +161,9 @@ public sealed class LocalBlockFile : IBlockFile
         if (LibC.Allocate(Descriptor, LibC.PunchHole | LibC.KeepSize, offset, bytes) == 0)
             return true;
         int errorNumber = Marshal.GetLastPInvokeError();
-        return errorNumber is LibC.NotSupported or LibC.NotImplemented
-            ? false : throw Failure("discarding in", errorNumber);
+        // A device takes whole blocks of its own only.
+        bool isUnsupported = errorNumber is LibC.NotSupported or LibC.NotImplemented || (IsDevice && errorNumber == LibC.InvalidArgument);
+        return isUnsupported ? false : throw Failure("discarding in", errorNumber);
     }
 
     public async ValueTask AllocateAsync(long offset, long bytes)
@@ -181,6 +185,34 @@ public sealed class LocalBlockFile : IBlockFile
                 throw Failure("preallocating in", errorNumber);
         }
         NoteWritten(offset + bytes);
+        return true;
+    }
+
+    public async ValueTask<bool> TryCopyAsync(IBlockFile source, long sourceOffset, long offset, long bytes)
+    {
+        if (source is not LocalBlockFile file || file.IsDevice || IsDevice)
+            return false;
+        bool isCopied = false;
+        await OnThreadPool(() => isCopied = CopyBlocking(file, sourceOffset, offset, bytes));
+        return isCopied;
+    }
+
+    private bool CopyBlocking(LocalBlockFile source, long sourceOffset, long offset, long bytes)
+    {
+        for (long end = offset + bytes; offset < end;)
+        {
+            nint copied = LibC.CopyRange(source.Descriptor, ref sourceOffset, Descriptor, ref offset, (nuint)(end - offset), 0);
+            if (copied == 0)
+                return false; // the source ends here
+            if (copied > 0)
+                continue;
+            int errorNumber = Marshal.GetLastPInvokeError();
+            if (errorNumber is LibC.NotSupported or LibC.NotImplemented or LibC.CrossDevice or LibC.InvalidArgument)
+                return false;
+            if (errorNumber != LibC.Interrupted)
+                throw Failure("copying to", errorNumber);
+        }
+        NoteWritten(offset);
         return true;
     }
 
@@ -219,6 +251,8 @@ public sealed class LocalBlockFile : IBlockFile
 
     private void Truncate(long bytes)
     {
+        if (IsDevice && bytes > LengthBytes)
+            throw Failure("resizing", LibC.NoSpace);
         if (LibC.Truncate(Descriptor, bytes) != 0)
             throw Failure("resizing", Marshal.GetLastPInvokeError());
         Volatile.Write(ref _lengthBytes, bytes);

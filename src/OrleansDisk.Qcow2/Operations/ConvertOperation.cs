@@ -46,7 +46,8 @@ public sealed class ConvertOperation
 
     private async Task RunAsync()
     {
-        if (_options.Progress is not null)
+        bool isUncertain = _options.OnUnknown is not null || _options.OnUnreadable is not null;
+        if (_options.Progress is not null || isUncertain)
             _dataBytes = await _plan.CountDataBytesAsync();
         try
         {
@@ -56,6 +57,8 @@ public sealed class ConvertOperation
                 if (_running.Count == _options.ParallelCount)
                     await _running.Dequeue();
                 Begin(range);
+                while (isUncertain && _running.TryDequeue(out Task? only))
+                    await only;
             }
             while (_running.TryDequeue(out Task? next))
                 await next;

@@ -26,8 +26,17 @@ public sealed record ConvertOptions
     /// </summary>
     public long? TargetBackingBytes { get; init; }
 
+    /// <summary>Whether the host copies from one raw file to another, as it can; zeros in data are not looked for then.</summary>
+    public bool LetHostCopy { get; init; }
+
     /// <summary>Told of a sector that can't be read, which is copied as zeros then; null: that ends the copy.</summary>
     public Action<long, Exception>? OnUnreadable { get; init; }
+
+    /// <summary>
+    /// Told of a sector of which the source can't say whether it has data, which is read then; null: that ends the copy. What
+    /// is given here and in <see cref="OnUnreadable"/> is told in the order of the disk, since parts are copied one by one.
+    /// </summary>
+    public Action<long, Exception>? OnUnknown { get; init; }
 
     /// <summary>Told how many bytes of data have been copied, and how many there are.</summary>
     public Action<long, long>? Progress { get; init; }

@@ -35,12 +35,16 @@ internal sealed class ConvertPlan(ConvertSources sources, ConvertOptions options
         int unit = options.Compress ? clusterBytes : SectorBytes;
         long at = 0;
         long dataStart = 0;
-        await foreach (CopyRange range in sources.WalkAsync())
+        await foreach (CopyRange range in sources.WalkAsync(options.OnUnknown))
         {
             long start = Math.Max(at, RoundUp(range.Start, unit));
             long end = range.End == sources.Bytes ? range.End : range.End & -(long)unit;
             if (range.Kind == CopyKind.Data || IsTooShort(range.Kind, end - start))
+            {
+                for (; EndOfPart(dataStart, long.MaxValue) <= range.End; dataStart = EndOfPart(dataStart, range.End))
+                    yield return Part(dataStart, range.End);
                 continue;
+            }
             for (; dataStart < start; dataStart = EndOfPart(dataStart, start))
                 yield return Part(dataStart, start);
             yield return range with { Start = start, Bytes = end - start };

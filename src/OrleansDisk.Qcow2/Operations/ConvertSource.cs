@@ -23,6 +23,8 @@ public sealed record ConvertSource(IDiskSource Disk, IReadOnlyList<MapLayer> Lay
 /// <summary>Disks one behind the other, read as one.</summary>
 internal sealed class ConvertSources
 {
+    private const long UncertainStepBytes = 1 << 20;
+
     private readonly List<(ConvertSource Source, long Start)> _parts = [];
 
     public ConvertSources(IEnumerable<ConvertSource> sources)
@@ -56,7 +58,8 @@ internal sealed class ConvertSources
     }
 
     /// <summary>What the disks consist of, in order and without gaps.</summary>
-    public async IAsyncEnumerable<CopyRange> WalkAsync()
+    /// <param name="onUnknown">Told of a sector of which a disk can't say anything; null: that ends the walk.</param>
+    public async IAsyncEnumerable<CopyRange> WalkAsync(Action<long, Exception>? onUnknown = null)
     {
         foreach ((ConvertSource source, long start) in _parts)
         {
@@ -64,7 +67,7 @@ internal sealed class ConvertSources
             // Past the end of the layer below there are zeros, whatever the target has there.
             long belowBytes = own < source.Layers.Count ? source.Layers[own].VirtualBytes : 0;
             IReadOnlyList<MapLayer> layers = [.. source.Layers.Take(own)];
-            await foreach (MapExtent extent in MapOperation.WalkAsync(layers, source.Start, source.Bytes))
+            await foreach (MapExtent extent in WalkAsync(layers, source.Start, source.Bytes, onUnknown))
             {
                 long at = start + extent.Start - source.Start;
                 bool isLeft = !extent.IsPresent && extent.Depth == own - 1;
@@ -74,6 +77,18 @@ internal sealed class ConvertSources
                 if (left < extent.Bytes)
                     yield return new CopyRange(at + left, extent.Bytes - left, extent.IsZero ? CopyKind.Zero : CopyKind.Data);
             }
+        }
+    }
+
+    /// <summary>Who wants to be told of sectors that nothing is known of is told when it is their turn, and not of all of them before.</summary>
+    private static async IAsyncEnumerable<MapExtent> WalkAsync(
+        IReadOnlyList<MapLayer> layers, long start, long bytes, Action<long, Exception>? onUnknown)
+    {
+        long stepBytes = onUnknown is null ? bytes : UncertainStepBytes;
+        for (long done = 0; done < bytes; done += stepBytes)
+        {
+            await foreach (MapExtent extent in MapOperation.WalkAsync(layers, start + done, Math.Min(stepBytes, bytes - done), onUnknown))
+                yield return extent;
         }
     }
 }

@@ -14,12 +14,14 @@ internal sealed class ConvertWorker : IDisposable
     private readonly List<ScannedRun> _runs = [];
     private readonly CachedReads _cached;
     private readonly CompressedPart? _compressed;
+    private bool _hostCopies;
 
     public ConvertWorker(ConvertSources sources, IWritableDisk target, ConvertOptions options, int partBytes)
     {
         (_sources, _target, _options) = (sources, target, options);
         _buffer = GC.AllocateUninitializedArray<byte>(partBytes, pinned: true);
         _cached = new CachedReads(sources.Single);
+        _hostCopies = options.LetHostCopy && sources.Single is RawImage && target is RawImage;
         if (options.Compress)
             _compressed = new CompressedPart((Qcow2Image)target, partBytes);
     }
@@ -30,6 +32,8 @@ internal sealed class ConvertWorker : IDisposable
     /// <param name="begun">Is completed when all writes have begun.</param>
     public async Task CopyAsync(CopyRange range, Task before, TaskCompletionSource begun)
     {
+        if (_hostCopies && await TryHostCopyAsync(range, before))
+            return;
         Memory<byte> data = _buffer.AsMemory(0, (int)range.Bytes);
         bool isDone = false;
         await _options.RunBeside(() =>
@@ -61,6 +65,22 @@ internal sealed class ConvertWorker : IDisposable
     {
         _cached.Dispose();
         _compressed?.Dispose();
+    }
+
+    /// <summary>After one refusal it is not asked again.</summary>
+    private async ValueTask<bool> TryHostCopyAsync(CopyRange range, Task before)
+    {
+        await before;
+        if (_options.Pace is not null)
+            await _options.Pace(range.Bytes);
+        try
+        {
+            return _hostCopies = await ((RawImage)_target).TryCopyAsync((RawImage)_sources.Single!, range.Start, range.Bytes);
+        }
+        catch (IOException e)
+        {
+            throw new CopyException(isWrite: true, range.Start, e);
+        }
     }
 
     private void LookThrough(long offset, ReadOnlySpan<byte> data)

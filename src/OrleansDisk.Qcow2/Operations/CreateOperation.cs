@@ -13,6 +13,9 @@ public static class CreateOperation
 
     private const int ChunkBytes = 1 << 20;
 
+    /// <summary>At least a block of any device.</summary>
+    private const int ClearedBytes = 4 << 10;
+
     /// <summary>
     /// Makes the file of that name an image, and its external data file if it is to have one, replacing what they held; see
     /// the other overload.
@@ -86,7 +89,8 @@ public static class CreateOperation
     {
         (Header header, InitialLayout layout, long dataClusterCount, Preallocation preallocation, LuksKeys? keys) = plan;
         ClusterGeometry geometry = header.Geometry;
-        await file.SetLengthAsync(0);
+        FilePreallocation.EnsurePossible(file, preallocation);
+        await EmptyAsync(file);
         byte[] l1Table = new byte[(long)header.L1EntryCount * sizeof(ulong)];
         await WriteL2TablesAsync(file, geometry, layout.Place(dataClusterCount), l1Table, preallocation);
         header = header with { L1Table = geometry.OffsetOf(new HostCluster(layout.L1Cluster)) };
@@ -98,19 +102,31 @@ public static class CreateOperation
             ? layout.EndCluster << geometry.ClusterBits : EndOfL1Table(layout, geometry, header);
         if (fileBytes > file.LengthBytes)
             await file.SetLengthAsync(fileBytes);
-        if (dataClusterCount > 0)
+        if (dataClusterCount > 0 || file.IsDevice)
             await file.WriteAsync(header.L1Table.Bytes, l1Table);
         await WriteRefcountsAsync(file, geometry, layout);
         await file.FlushAsync();
         if (dataFile is not null)
         {
-            await dataFile.SetLengthAsync(0);
+            await EmptyAsync(dataFile);
             await FilePreallocation.RunAsync(dataFile, 0, header.VirtualBytes, preallocation);
             await dataFile.FlushAsync();
         }
         await file.WriteAsync(0, headerCluster);
         await file.FlushAsync();
         return header;
+    }
+
+    /// <summary>Empties a file. A device loses the header that it may have: nothing must go by it while its tables are overwritten.</summary>
+    private static async ValueTask EmptyAsync(IBlockFile file)
+    {
+        if (!file.IsDevice)
+        {
+            await file.SetLengthAsync(0);
+            return;
+        }
+        await file.WriteAsync(0, new byte[Math.Min(ClearedBytes, file.LengthBytes)]);
+        await file.FlushAsync();
     }
 
     /// <summary>Writes keys and wipes them from memory; returns the header that leads to them.</summary>

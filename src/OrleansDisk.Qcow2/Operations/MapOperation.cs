@@ -47,6 +47,8 @@ public readonly record struct MapLayer(IDiskSource Source, IBlockFile? HoleFile 
 /// <summary>Tells where the bytes of a disk come from.</summary>
 public static class MapOperation
 {
+    private const long SectorBytes = 512;
+
     /// <summary>The layers from an open disk to the bottom of its chain.</summary>
     public static IReadOnlyList<MapLayer> LayersOf(IDiskSource top)
     {
@@ -60,14 +62,18 @@ public static class MapOperation
     /// <param name="layers">The chain, from the top; at least one layer.</param>
     /// <param name="start">First byte.</param>
     /// <param name="bytes">Length; what lies past the end of the disk is left out.</param>
-    public static async IAsyncEnumerable<MapExtent> WalkAsync(IReadOnlyList<MapLayer> layers, long start, long bytes)
+    /// <param name="onUnknown">
+    /// Told of a sector of which no layer can say anything, which then counts as data of the first one; null: that ends the walk.
+    /// </param>
+    public static async IAsyncEnumerable<MapExtent> WalkAsync(
+        IReadOnlyList<MapLayer> layers, long start, long bytes, Action<long, Exception>? onUnknown = null)
     {
         long diskBytes = layers[0].VirtualBytes;
         long end = start < diskBytes ? start + Math.Min(bytes, diskBytes - start) : start;
         MapExtent? pending = null;
         for (long at = start; at < end;)
         {
-            MapExtent next = await FindAsync(layers, at, end - at);
+            MapExtent next = onUnknown is null ? await FindAsync(layers, at, end - at) : await FindWhatIsKnownAsync(layers, at, end - at, onUnknown);
             at += next.Bytes;
             if (pending is { } before && next.Continues(before))
             {
@@ -80,6 +86,28 @@ public static class MapOperation
         }
         if (pending is not null)
             yield return pending.Value;
+    }
+
+    /// <summary>Asks for ever less, down to a sector.</summary>
+    private static async ValueTask<MapExtent> FindWhatIsKnownAsync(
+        IReadOnlyList<MapLayer> layers, long start, long bytes, Action<long, Exception> onUnknown)
+    {
+        while (true)
+        {
+            try
+            {
+                return await FindAsync(layers, start, bytes);
+            }
+            catch (IOException e) when (bytes <= SectorBytes)
+            {
+                onUnknown(start, e);
+                return new MapExtent(start, bytes, 0) { IsPresent = true, IsData = true, FileName = layers[0].Source.FileName };
+            }
+            catch (IOException)
+            {
+                bytes = Math.Max(SectorBytes, (bytes / 4) & -SectorBytes);
+            }
+        }
     }
 
     private static async ValueTask<MapExtent> FindAsync(IReadOnlyList<MapLayer> layers, long start, long bytes)

@@ -9,6 +9,9 @@ public sealed record RebaseOptions
     /// <summary>Told how many bytes of the disk have been looked at, and how many there are.</summary>
     public Action<long, long>? Progress { get; init; }
 
+    /// <summary>Whether whole clusters that are copied are compressed.</summary>
+    public bool Compress { get; init; }
+
     /// <summary>Ends it between two parts; the image then reads as it did.</summary>
     public CancellationToken Cancellation { get; init; }
 
@@ -119,11 +122,29 @@ public sealed class RebaseOperation
     {
         try
         {
-            await (isZero ? _image.HideBackingAsync(offset, data) : _image.WriteAsync(offset, data));
+            if (isZero)
+                await _image.HideBackingAsync(offset, data);
+            else if (_options.Compress)
+                await WriteCompressedAsync(offset, data);
+            else
+                await _image.WriteAsync(offset, data);
         }
         catch (IOException e)
         {
             throw new CopyException(isWrite: true, offset, e);
+        }
+    }
+
+    private async ValueTask WriteCompressedAsync(long offset, ReadOnlyMemory<byte> data)
+    {
+        int clusterBytes = _image.Header.Geometry.ClusterBytes;
+        while (data.Length > 0)
+        {
+            int bytes = (int)Math.Min(clusterBytes - (offset & (clusterBytes - 1)), data.Length);
+            bool isWhole = bytes == Math.Min(clusterBytes, _image.VirtualBytes - offset);
+            await (isWhole ? _image.WriteCompressedAsync(offset, data[..bytes]) : _image.WriteAsync(offset, data[..bytes]));
+            offset += bytes;
+            data = data[bytes..];
         }
     }
 

@@ -41,6 +41,7 @@ public sealed class ConvertCommandTests : IDisposable
     [InlineData("-O qcow2 -m 16 -W top.qcow2 out", "qcow2")]
     [InlineData("-O qcow2 -m 1 top.qcow2 out", "qcow2")]
     [InlineData("-O qcow2 -C -t none -T none top.qcow2 out", "qcow2")]
+    [InlineData("-C -f raw -O raw plain.raw out", "raw")]
     [InlineData("-O qcow2 --salvage -r 1G -q top.qcow2 out", "qcow2")]
     [InlineData("-O qcow2 -B base.qcow2 -F qcow2 top.qcow2 out", "qcow2")]
     [InlineData("-O qcow2 -o backing_file=base.qcow2,backing_fmt=qcow2 top.qcow2 out", "qcow2")]
@@ -139,6 +140,20 @@ public sealed class ConvertCommandTests : IDisposable
         _twins.Run(["measure", .. snapshot.Split(' '), "-O", "qcow2", "top.qcow2"]);
         if (result.ExitCode == 0)
             _twins.AssertSameDisk("out", "qcow2");
+    }
+
+    [Fact]
+    public void What_can_not_be_read_is_told_in_the_order_of_the_disk_and_copied_as_zeros()
+    {
+        (string Type, int Sector)[] places = [("block-status", 24), ("read", 1000), ("read", 1001), ("block-status", 9000), ("read", 9000)];
+        IEnumerable<string> errors = places.Select(place => $"{{'event':'none','iotype':'{place.Type}','errno':5,'sector':{place.Sector}}}");
+        string source = "json:{'driver':'blkdebug','image':{'driver':'qcow2','file':{'driver':'file','filename':'base.qcow2'}},"
+            + $"'inject-error':[{string.Join(',', errors)}]}}";
+        ToolResult result = _twins.Run("convert", "--salvage", "-O", "qcow2", source, "out");
+        Assert.Contains("error while reading offset 512512: Input/output error", result.Errors, StringComparison.Ordinal);
+        _twins.AssertSameDisk("out", "qcow2");
+        Assert.Equal("", Odisk.Run(_twins.Ours, "convert", "--salvage", "-q", "-O", "qcow2", source, "out").Succeeded().Errors);
+        Assert.Equal(1, Odisk.Run(_twins.Ours, "convert", "-O", "qcow2", source, "out").ExitCode);
     }
 
     [Fact]

@@ -28,7 +28,7 @@ public sealed class InfoCommandTests : IDisposable
         AssertSame("image");
         AssertSame("-U", "image");
         AssertSame("-f", "qcow2", Path.Combine(_directory.Directory, "image"));
-        AssertSame("-f", "raw", "image");
+        AssertSame("--format=raw", "image");
     }
 
     [Theory]

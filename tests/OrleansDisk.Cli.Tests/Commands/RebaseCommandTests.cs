@@ -40,6 +40,21 @@ public sealed class RebaseCommandTests : IDisposable
     }
 
     [Theory]
+    [InlineData("cluster_size=64k")]
+    [InlineData("cluster_size=4k")]
+    [InlineData("extended_l2=on")]
+    public void What_is_copied_can_be_compressed(string options)
+    {
+        _twins.Prepare($"create -q -f qcow2 -b middle -F qcow2 -o {options} packed 9000960");
+        _twins.Change("packed", "write -P 8 100k 2k", "write -P 8 5M 70k");
+        ExternalTool.QemuImg(_twins.Theirs, "rebase", "-b", "", "packed").Succeeded();
+        Assert.Equal("", Odisk.Run(_twins.Ours, "rebase", "-c", "-b", "", "packed").Succeeded().Errors);
+        _twins.AssertSameDisk("packed", "qcow2");
+        Assert.DoesNotContain(" 0.00% compressed clusters", ExternalTool.QemuImg(_twins.Ours, "check", "packed").Output, StringComparison.Ordinal);
+        Assert.True(new FileInfo(Path.Combine(_twins.Ours, "packed")).Length < new FileInfo(Path.Combine(_twins.Theirs, "packed")).Length);
+    }
+
+    [Theory]
     [InlineData("cluster_size=4k")]
     [InlineData("extended_l2=on")]
     [InlineData("compat=0.10")]

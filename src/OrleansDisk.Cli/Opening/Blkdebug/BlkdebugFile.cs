@@ -25,6 +25,8 @@ internal sealed class BlkdebugFile(IBlockFile file, BlkdebugRules rules) : IBloc
 
     public long LengthBytes => file.LengthBytes;
 
+    public bool IsDevice => file.IsDevice;
+
     public async ValueTask ReadAsync(long offset, Memory<byte> buffer)
     {
         string? name = NameAt(offset) switch
