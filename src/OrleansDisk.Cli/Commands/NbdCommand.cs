@@ -2,11 +2,14 @@ using System.Runtime.InteropServices;
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Nbd;
 using OrleansDisk.Cli.Opening;
+using OrleansDisk.Cli.Opening.Drivers;
 using OrleansDisk.Cli.Output;
 using OrleansDisk.Exports;
 using OrleansDisk.Nbd.Server;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Commands;
 
@@ -22,6 +25,11 @@ internal static class NbdCommand
           -p, --port=PORT          TCP port (default: 10809)
           -f, --format=FORMAT      qcow2 or raw; found out when not given
           -r, --read-only          refuse writing
+          -o, --offset=BYTES       serve the disk from here on
+          -s, --snapshot           keep what is written in a temporary file that is gone at the end
+          -l, --load-snapshot=SNAPSHOT
+                                   serve an internal snapshot, read-only: ID_OR_NAME,
+                                   or snapshot.id=ID,snapshot.name=NAME
           -x, --export-name=NAME   the name that clients ask for (default: empty)
           -D, --description=TEXT   tell clients this about the export
           -B, --bitmap=NAME        tell clients of this dirty bitmap; may be given several times
@@ -33,9 +41,13 @@ internal static class NbdCommand
               --cache=MODE         writeback (default), none, writethrough, directsync, unsafe
           -n, --nocache            as --cache=none
               --aio=AIO            threads, native or io_uring; without effect
+          -c, --connect=DEVICE     tell how to serve FILE to the kernel, with nbd-client
+          -d, --disconnect         FILE is a device: tell how to disconnect it
+          -T, --trace=EVENTS       without effect
               --detect-zeroes=MODE
                                    off (default); on: written zeros become zero clusters; unmap: their space is given up
               --discard=MODE       unmap (default): trimmed space goes back to the host; ignore: it stays
+          -L, --list               show what another server has: with -k, or -b and -p
               --fork               run in the background, return when clients can connect
               --pid-file=PATH      write the process id there
           -v, --verbose            report connections that fail
@@ -57,22 +69,33 @@ internal static class NbdCommand
             new OptionSpec('v', "verbose", HasValue: false), Command.ImageOptsOption, Command.ObjectOption,
             new OptionSpec('\0', "cache", HasValue: true), new OptionSpec('n', "nocache", HasValue: false),
             new OptionSpec('\0', "aio", HasValue: true), new OptionSpec('\0', "detect-zeroes", HasValue: true),
+            new OptionSpec('o', "offset", HasValue: true), new OptionSpec('s', "snapshot", HasValue: false),
+            new OptionSpec('l', "load-snapshot", HasValue: true), new OptionSpec('L', "list", HasValue: false),
+            new OptionSpec('c', "connect", HasValue: true), new OptionSpec('d', "disconnect", HasValue: false),
+            new OptionSpec('T', "trace", HasValue: true),
         ],
         RunAsync);
 
     private static async Task<int> RunAsync(ParsedOptions parsed, Terminal terminal)
     {
+        if (parsed.Has("list"))
+            return await ExportList.RunAsync(parsed, terminal);
+        if (parsed.Has("disconnect"))
+        {
+            throw parsed.Operands.Count == 1 ? KernelDevice.CanNotDisconnect(parsed.Operands[0])
+                : new CommandLineException("Give the device to disconnect");
+        }
         var options = NbdOptions.From(parsed);
         if (options.Forks && !Background.IsChild)
             return await Background.StartAsync(parsed.Arguments);
         if (Background.IsChild)
             Background.Detach();
         var turns = new ImageTurns();
-        (SharedDisk disk, Qcow2Image? image) = await Command.OpeningAsync(
-            options.Disk.DisplayName, () => turns.RunAsync(() => OpenAsync(options, turns)));
+        (SharedDisk disk, Qcow2Image? image) = await turns.RunAsync(() => OpenAsync(options, turns));
         try
         {
-            IReadOnlyList<DiskContext> contexts = await turns.RunAsync(() => ExportContexts.FindAsync(options, image ?? disk.Source));
+            IReadOnlyList<DiskContext> contexts = await turns.RunAsync(() =>
+                ExportContexts.FindAsync(options, options.OffsetBytes == 0 && image is not null ? image : disk.Source));
             var export = new DiskExport(options.ExportName, options.Description, disk, canMultiConnect: options.ClientLimit > 1) { Contexts = contexts };
             using var upkeep = new DiskUpkeep(disk, TimeProvider.System);
             await ServeAsync(options, export, terminal);
@@ -124,8 +147,21 @@ internal static class NbdCommand
 
     private static async Task<(SharedDisk Disk, Qcow2Image? Image)> OpenAsync(NbdOptions options, ImageTurns turns)
     {
-        OpenedDisk disk = await DiskOpener.OpenAsync(options.Disk);
-        return (new SharedDisk(disk.Source, await disk.LayersAsync(), turns), disk.Image);
+        OpenedDisk disk = await SnapshotView.OpenAsync(options.Disk);
+        try
+        {
+            if (options.OffsetBytes == 0 && options.Disk.Cache is { Writethrough: false, NoFlush: false })
+                return (new SharedDisk(disk.Source, await disk.LayersAsync(), turns), disk.Image);
+            IWritableDisk source = new CacheModeDisk((IWritableDisk)disk.Source, options.Disk.Cache);
+            if (options.OffsetBytes > 0)
+                source = new RawWindow(source, options.OffsetBytes, bytes: null);
+            return (new SharedDisk(source, MapOperation.LayersOf(source), turns), disk.Image);
+        }
+        catch
+        {
+            await disk.DisposeAsync();
+            throw;
+        }
     }
 
     private static IReadOnlyCollection<NbdListenAddress> Addresses(NbdOptions options)

@@ -17,17 +17,24 @@ internal static class SnapshotView
     {
         if (options.Value("l") is not { } text)
             return null;
-        if (!text.StartsWith(Prefix, StringComparison.Ordinal))
-            return new SnapshotSelector { IdOrName = text };
         try
         {
-            var values = CreationOptions.Parse([text], [Prefix + "id", Prefix + "name"]);
-            return new SnapshotSelector { Id = values[Prefix + "id"], Name = values[Prefix + "name"] };
+            return Parse(text);
         }
         catch (CommandFailedException e)
         {
             throw new CommandFailedException(e.Message, $"Failed in parsing snapshot param '{text}'");
         }
+    }
+
+    /// <summary>Which snapshot a word means: ID|NAME, or snapshot.id=ID,snapshot.name=NAME.</summary>
+    /// <exception cref="CommandFailedException">It means nothing.</exception>
+    public static SnapshotSelector Parse(string text)
+    {
+        if (!text.StartsWith(Prefix, StringComparison.Ordinal))
+            return new SnapshotSelector { IdOrName = text };
+        var values = CreationOptions.Parse([text], [Prefix + "id", Prefix + "name"]);
+        return new SnapshotSelector { Id = values[Prefix + "id"], Name = values[Prefix + "name"] };
     }
 
     /// <summary>Opens a disk, or the snapshot of it that the request names.</summary>

@@ -21,23 +21,56 @@ internal sealed class ClientHandshake(NbdClientOptions options, Stream stream, R
     /// <exception cref="IOException">That fails; the message says why.</exception>
     public async Task<NegotiatedExport> RunAsync(CancellationToken cancellation)
     {
+        if (await GreetAsync(cancellation) is not { } style)
+            return await TakeOldstyleAsync(cancellation);
+        return (style.HasFlag(NbdHandshakeFlags.FixedNewstyle) ? await GoAsync(cancellation) : null)
+            ?? await NameAsync(style.HasFlag(NbdHandshakeFlags.NoZeroes), cancellation);
+    }
+
+    /// <summary>Asks the server for all that it has, and says goodbye.</summary>
+    /// <exception cref="IOException">That fails; the message says why.</exception>
+    public async Task<IReadOnlyList<NbdListedExport>> ListAsync(CancellationToken cancellation)
+    {
+        if (await GreetAsync(cancellation) is not { } style)
+            return [new NbdListedExport("", await TakeOldstyleAsync(cancellation), [])];
+        if (!style.HasFlag(NbdHandshakeFlags.FixedNewstyle))
+            throw new IOException("Server does not support export lists");
+        bool isStructured = await AskAsync(NbdOption.StructuredReply, [], cancellation);
+        var names = new List<(string Name, string Description)>();
+        (NbdOptionReply reply, string text) = await _exchange.RunAsync(NbdOption.List, [], (type, data) =>
+        {
+            if (type == NbdOptionReply.Server)
+                names.Add(ServerName(data));
+        }, cancellation);
+        Require(reply, text, NbdOption.List);
+        var exports = new List<NbdListedExport>();
+        foreach ((string name, string description) in names)
+        {
+            NegotiatedExport export = await InformAsync(new NegotiatedExport { Description = description }, name, cancellation);
+            exports.Add(new NbdListedExport(name, export, isStructured ? await ListContextsAsync(name, cancellation) : []));
+        }
+        await _exchange.SendAsync(NbdOption.Abort, [], cancellation);
+        return exports;
+    }
+
+    /// <summary>Takes the greeting and answers it; null when it is of the oldstyle, which says all in one piece.</summary>
+    private async Task<NbdHandshakeFlags?> GreetAsync(CancellationToken cancellation)
+    {
         ReadOnlyMemory<byte> greeting = await buffer.PeekAsync(GreetingBytes, cancellation);
         if (BinaryPrimitives.ReadUInt64BigEndian(greeting.Span) != NbdMagic.Greeting)
             throw new IOException("the server does not speak NBD");
         ulong style = BinaryPrimitives.ReadUInt64BigEndian(greeting.Span[8..]);
         if (style == NbdMagic.Oldstyle)
-            return await TakeOldstyleAsync(cancellation);
+            return null;
         if (style != NbdMagic.Option)
             throw new IOException("the server does not speak NBD, oldstyle or newstyle");
-        var offered = (NbdHandshakeFlags)BinaryPrimitives.ReadUInt16BigEndian(greeting.Span[16..]);
+        NbdHandshakeFlags offered = (NbdHandshakeFlags)BinaryPrimitives.ReadUInt16BigEndian(greeting.Span[16..])
+            & (NbdHandshakeFlags.FixedNewstyle | NbdHandshakeFlags.NoZeroes);
         buffer.Skip(GreetingBytes);
-        bool isFixed = offered.HasFlag(NbdHandshakeFlags.FixedNewstyle);
-        bool noZeroes = offered.HasFlag(NbdHandshakeFlags.NoZeroes);
         byte[] flags = new byte[sizeof(uint)];
-        BinaryPrimitives.WriteUInt32BigEndian(flags, (uint)((isFixed ? NbdClientFlags.FixedNewstyle : NbdClientFlags.None)
-            | (noZeroes ? NbdClientFlags.NoZeroes : NbdClientFlags.None)));
+        BinaryPrimitives.WriteUInt32BigEndian(flags, (uint)offered); // the client's flags are the server's
         await stream.WriteAsync(flags, cancellation);
-        return (isFixed ? await GoAsync(cancellation) : null) ?? await NameAsync(noZeroes, cancellation);
+        return offered;
     }
 
     /// <summary>Enters the transmission phase with GO; null when the server does not know it.</summary>
@@ -46,13 +79,7 @@ internal sealed class ClientHandshake(NbdClientOptions options, Stream stream, R
         bool isStructured = await AskAsync(NbdOption.StructuredReply, [], cancellation);
         uint? context = isStructured && options.MetaContext is not null ? await SetContextAsync(options.MetaContext, cancellation) : null;
         var export = new NegotiatedExport { HasStructuredReplies = isStructured, ContextId = context };
-        byte[] name = Encoding.UTF8.GetBytes(options.Export);
-        byte[] data = new byte[sizeof(uint) + name.Length + (2 * sizeof(ushort))];
-        BinaryPrimitives.WriteUInt32BigEndian(data, (uint)name.Length);
-        name.CopyTo(data, sizeof(uint));
-        BinaryPrimitives.WriteUInt16BigEndian(data.AsSpan(sizeof(uint) + name.Length), 1);
-        BinaryPrimitives.WriteUInt16BigEndian(data.AsSpan(data.Length - sizeof(ushort)), (ushort)NbdInfoType.BlockSize);
-        (NbdOptionReply reply, string text) = await _exchange.RunAsync(NbdOption.Go, data, (type, info) =>
+        (NbdOptionReply reply, string text) = await _exchange.RunAsync(NbdOption.Go, InfoRequest(options.Export), (type, info) =>
         {
             if (type == NbdOptionReply.Info)
                 export = export.With(info);
@@ -96,6 +123,54 @@ internal sealed class ClientHandshake(NbdClientOptions options, Stream stream, R
             Bytes = Size(rest),
             Flags = (NbdTransmissionFlags)BinaryPrimitives.ReadUInt16BigEndian(rest.AsSpan(10)),
         };
+    }
+
+    /// <summary>What the server says of an export; what it does not know to say is left as it is.</summary>
+    private async Task<NegotiatedExport> InformAsync(NegotiatedExport export, string name, CancellationToken cancellation)
+    {
+        (NbdOptionReply reply, string text) = await _exchange.RunAsync(NbdOption.Info, InfoRequest(name, NbdInfoType.Description), (type, info) =>
+        {
+            if (type == NbdOptionReply.Info)
+                export = export.With(info);
+        }, cancellation);
+        if (reply is not (NbdOptionReply.ErrorUnsupported or NbdOptionReply.ErrorUnknown))
+            Require(reply, text, NbdOption.Info);
+        return export;
+    }
+
+    private async Task<IReadOnlyList<string>> ListContextsAsync(string name, CancellationToken cancellation)
+    {
+        var contexts = new List<string>();
+        await _exchange.RunAsync(NbdOption.ListMetaContext, MetaContextQuery(name), (type, data) =>
+        {
+            if (type == NbdOptionReply.MetaContext && data.Length > sizeof(uint))
+                contexts.Add(Encoding.UTF8.GetString(data.AsSpan(sizeof(uint))));
+        }, cancellation);
+        return contexts;
+    }
+
+    private static (string Name, string Description) ServerName(ReadOnlySpan<byte> data)
+    {
+        if (data.Length < sizeof(uint) || BinaryPrimitives.ReadUInt32BigEndian(data) > data.Length - sizeof(uint))
+            throw new IOException("the server broke the protocol: a name longer than its reply");
+        int nameBytes = BinaryPrimitives.ReadInt32BigEndian(data);
+        ReadOnlySpan<byte> text = data[sizeof(uint)..];
+        return (Encoding.UTF8.GetString(text[..nameBytes]), Encoding.UTF8.GetString(text[nameBytes..]));
+    }
+
+    /// <summary>The data of INFO and GO: an export, and what is wanted beside its size: block sizes always.</summary>
+    private static byte[] InfoRequest(string export, params ReadOnlySpan<NbdInfoType> more)
+    {
+        byte[] name = Encoding.UTF8.GetBytes(export);
+        byte[] data = new byte[sizeof(uint) + name.Length + ((2 + more.Length) * sizeof(ushort))];
+        BinaryPrimitives.WriteUInt32BigEndian(data, (uint)name.Length);
+        name.CopyTo(data, sizeof(uint));
+        Span<byte> types = data.AsSpan(sizeof(uint) + name.Length);
+        BinaryPrimitives.WriteUInt16BigEndian(types, (ushort)(1 + more.Length));
+        BinaryPrimitives.WriteUInt16BigEndian(types[sizeof(ushort)..], (ushort)NbdInfoType.BlockSize);
+        for (int i = 0; i < more.Length; i++)
+            BinaryPrimitives.WriteUInt16BigEndian(types[((2 + i) * sizeof(ushort))..], (ushort)more[i]);
+        return data;
     }
 
     private async Task<bool> AskAsync(NbdOption option, byte[] data, CancellationToken cancellation)

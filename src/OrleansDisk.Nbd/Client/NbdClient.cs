@@ -60,13 +60,26 @@ public sealed class NbdClient : IAsyncDisposable
 
     /// <summary>Connects to a server.</summary>
     /// <exception cref="IOException">The server can't be reached, or does not have the export; the message says which.</exception>
-    public static async Task<NbdClient> ConnectAsync(NbdClientOptions options, CancellationToken cancellation = default)
+    public static Task<NbdClient> ConnectAsync(NbdClientOptions options, CancellationToken cancellation = default) =>
+        HandshakeAsync(options, async (stream, buffer) =>
+            new NbdClient(stream, buffer, await new ClientHandshake(options, stream, buffer).RunAsync(cancellation)), cancellation);
+
+    /// <summary>What a server has to offer; the export that the options name does not matter.</summary>
+    /// <exception cref="IOException">The server can't be reached, or does not tell; the message says which.</exception>
+    public static Task<IReadOnlyList<NbdListedExport>> ListAsync(NbdClientOptions options, CancellationToken cancellation = default) =>
+        HandshakeAsync(options, async (stream, buffer) =>
+        {
+            await using (stream)
+                return await new ClientHandshake(options, stream, buffer).ListAsync(cancellation);
+        }, cancellation);
+
+    private static async Task<T> HandshakeAsync<T>(
+        NbdClientOptions options, Func<Stream, ReceiveBuffer, Task<T>> handshake, CancellationToken cancellation)
     {
         Stream stream = new NetworkStream(await options.ConnectAsync(cancellation), ownsSocket: true);
         try
         {
-            var buffer = new ReceiveBuffer(stream);
-            return new NbdClient(stream, buffer, await new ClientHandshake(options, stream, buffer).RunAsync(cancellation));
+            return await handshake(stream, new ReceiveBuffer(stream));
         }
         catch (Exception e)
         {

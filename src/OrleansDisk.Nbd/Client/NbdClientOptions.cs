@@ -30,7 +30,10 @@ public sealed record NbdClientOptions
             : new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
         try
         {
-            await socket.ConnectAsync(Server, cancellation);
+            // A name that is an address needs no resolver, which would refuse 0.0.0.0.
+            EndPoint server = Server is DnsEndPoint dns && IPAddress.TryParse(dns.Host, out IPAddress? address)
+                ? new IPEndPoint(address, dns.Port) : Server;
+            await socket.ConnectAsync(server, cancellation);
             return socket;
         }
         catch (SocketException e)

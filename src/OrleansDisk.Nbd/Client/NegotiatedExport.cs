@@ -21,6 +21,9 @@ internal sealed record NegotiatedExport
     /// <summary>The number of the metadata context, or null when there is none.</summary>
     public uint? ContextId { get; init; }
 
+    /// <summary>Whether the block sizes are the server's own words.</summary>
+    public bool HasBlockSizes { get; init; }
+
     /// <summary>What offsets and lengths must be multiples of.</summary>
     public uint MinBlockBytes { get; init; } = 1;
 
@@ -63,6 +66,6 @@ internal sealed record NegotiatedExport
     {
         if (!BitOperations.IsPow2(min) || min > 64 << 10 || preferred < min || max < min)
             throw new IOException($"the server broke the protocol: block sizes of {min}, {preferred} and {max} bytes");
-        return this with { MinBlockBytes = min, PreferredBlockBytes = preferred, MaxBlockBytes = max };
+        return this with { HasBlockSizes = true, MinBlockBytes = min, PreferredBlockBytes = preferred, MaxBlockBytes = max };
     }
 }

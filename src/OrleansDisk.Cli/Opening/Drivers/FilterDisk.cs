@@ -14,7 +14,7 @@ internal abstract class FilterDisk(IWritableDisk below) : IWritableDisk
 
     public virtual long VirtualBytes => below.VirtualBytes;
 
-    public IDiskSource? Backing => below.Backing;
+    public virtual IDiskSource? Backing => below.Backing;
 
     public bool IsReadOnly => below.IsReadOnly;
 

@@ -1,5 +1,6 @@
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Qcow2.Data;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Opening.Drivers;
 
@@ -9,6 +10,7 @@ internal sealed class RawWindow : FilterDisk
     private const int SectorBytes = 512;
 
     private readonly long _offset;
+    private readonly IReadOnlyList<MapLayer> _layers;
 
     /// <param name="below">The disk that it is a part of.</param>
     /// <param name="offset">First byte of the part.</param>
@@ -29,12 +31,15 @@ internal sealed class RawWindow : FilterDisk
                 $"The sum of offset ({offset}) and size ({bytes}) has to be smaller or equal to the  actual size of the containing "
                 + $"file ({diskBytes})");
         }
-        if (bytes % SectorBytes != 0)
+        if (bytes is { } given && given % SectorBytes != 0)
             throw new CommandFailedException("Specified size is not multiple of 512");
         (_offset, VirtualBytes) = (offset, bytes ?? diskBytes - offset);
+        _layers = MapOperation.LayersOf(below);
     }
 
     public override string Format => "raw";
+
+    public override IDiskSource? Backing => null;
 
     public override long VirtualBytes { get; }
 
@@ -45,7 +50,22 @@ internal sealed class RawWindow : FilterDisk
         return base.ReadAsync(_offset + offset, buffer[..inside]);
     }
 
-    public override ValueTask<DiskExtent> GetExtentAsync(long offset, long bytes) => base.GetExtentAsync(_offset + offset, bytes);
+    /// <summary>What the disk says, its chain included: the layers below do not know of the part.</summary>
+    public override async ValueTask<DiskExtent> GetExtentAsync(long offset, long bytes)
+    {
+        await foreach (MapExtent extent in MapOperation.WalkAsync(_layers, _offset + offset, bytes))
+        {
+            DiskExtentState state = (extent.IsData, extent.IsZero) switch
+            {
+                (true, false) => DiskExtentState.Data,
+                (true, true) => DiskExtentState.DataOfZeros,
+                (false, true) => extent.IsAllocated ? DiskExtentState.ZeroAllocated : DiskExtentState.Zero,
+                (false, false) => DiskExtentState.Unknown,
+            };
+            return new DiskExtent(extent.Bytes, state, extent.HostOffset);
+        }
+        return new DiskExtent(bytes, DiskExtentState.Zero, null); // past the end of what it is a part of
+    }
 
     public override ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data, bool fua = false) =>
         base.WriteAsync(Inside(offset, data.Length), data, fua);
