@@ -60,6 +60,34 @@ public interface IImageGrain : IGrainWithStringKey
     [Alias("ListSnapshots")]
     Task<ReadOnlyMemory<ImageSnapshot>> ListSnapshotsAsync();
 
+    /// <summary>The persistent dirty bitmaps of the image, open or not, in their order.</summary>
+    [Alias("ListBitmaps")]
+    Task<ReadOnlyMemory<ImageBitmap>> ListBitmapsAsync();
+
+    /// <summary>Makes a bitmap without a bit set. Every change that completes after this is in it, unless it is disabled.</summary>
+    [Alias("AddBitmap"), ResponseTimeout("00:10:00")]
+    Task AddBitmapAsync(AddBitmap what);
+
+    /// <summary>Removes a bitmap, one that is inconsistent too.</summary>
+    [Alias("RemoveBitmap"), ResponseTimeout("00:10:00")]
+    Task RemoveBitmapAsync(string name);
+
+    /// <summary>Clears all bits of a bitmap.</summary>
+    [Alias("ClearBitmap"), ResponseTimeout("00:10:00")]
+    Task ClearBitmapAsync(string name);
+
+    /// <summary>Lets changes set bits of a bitmap from now on, or keeps it as it is, whatever changes.</summary>
+    [Alias("EnableBitmap"), ResponseTimeout("00:10:00")]
+    Task EnableBitmapAsync(string name, bool isEnabled);
+
+    /// <summary>Sets in a bitmap what is set in another one of the image.</summary>
+    [Alias("MergeBitmap"), ResponseTimeout("00:10:00")]
+    Task MergeBitmapAsync(string name, string sourceName);
+
+    /// <summary>What a bitmap says of a range of the disk; may stop after <see cref="SectorBatch.MaxExtents"/> extents.</summary>
+    [Alias("GetDirtyExtents"), ResponseTimeout("00:10:00")]
+    Task<ReadOnlyMemory<DirtyExtent>> GetDirtyExtentsAsync(string bitmap, long offset, long bytes);
+
     /// <summary>Checks the image, open or not, without changing it. Requests to an open image go on meanwhile.</summary>
     [Alias("Check"), ResponseTimeout("10:00:00")]
     Task<ImageCheckResult> CheckAsync();

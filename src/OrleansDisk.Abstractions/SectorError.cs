@@ -14,10 +14,10 @@ public enum SectorError
     /// <summary>The image, or its pool, is open for reading only.</summary>
     ReadOnly,
 
-    /// <summary>There is no such image or pool.</summary>
+    /// <summary>There is no such image, pool, snapshot or bitmap.</summary>
     NotFound,
 
-    /// <summary>An image of that name is there already.</summary>
+    /// <summary>An image or a bitmap of that name is there already.</summary>
     AlreadyExists,
 
     /// <summary>Someone else holds the image's lock.</summary>
@@ -37,4 +37,7 @@ public enum SectorError
 
     /// <summary>The grain can't be reached: it may or may not have done what was asked.</summary>
     Unavailable,
+
+    /// <summary>The bitmap may have missed changes, and can only be removed: what it was to tell must be found out another way.</summary>
+    Inconsistent,
 }

@@ -40,6 +40,31 @@ public sealed class DiskClient(IGrainFactory grains, DiskClientOptions? options 
     /// <inheritdoc cref="IImageGrain.ListSnapshotsAsync"/>
     public Task<ReadOnlyMemory<ImageSnapshot>> ListSnapshotsAsync(string image) => Grain(image).ListSnapshotsAsync();
 
+    /// <inheritdoc cref="IImageGrain.ListBitmapsAsync"/>
+    public Task<ReadOnlyMemory<ImageBitmap>> ListBitmapsAsync(string image) => Grain(image).ListBitmapsAsync();
+
+    /// <inheritdoc cref="IImageGrain.AddBitmapAsync"/>
+    public Task AddBitmapAsync(string image, AddBitmap what) => Grain(image).AddBitmapAsync(what);
+
+    /// <inheritdoc cref="IImageGrain.RemoveBitmapAsync"/>
+    public Task RemoveBitmapAsync(string image, string name) => Grain(image).RemoveBitmapAsync(name);
+
+    /// <inheritdoc cref="IImageGrain.ClearBitmapAsync"/>
+    public Task ClearBitmapAsync(string image, string name) => Grain(image).ClearBitmapAsync(name);
+
+    /// <summary>Lets changes set bits of a bitmap from now on.</summary>
+    public Task EnableBitmapAsync(string image, string name) => Grain(image).EnableBitmapAsync(name, isEnabled: true);
+
+    /// <summary>Keeps a bitmap as it is, whatever changes. From then on a crash does not make it inconsistent.</summary>
+    public Task DisableBitmapAsync(string image, string name) => Grain(image).EnableBitmapAsync(name, isEnabled: false);
+
+    /// <inheritdoc cref="IImageGrain.MergeBitmapAsync"/>
+    public Task MergeBitmapAsync(string image, string name, string sourceName) => Grain(image).MergeBitmapAsync(name, sourceName);
+
+    /// <inheritdoc cref="IImageGrain.GetDirtyExtentsAsync"/>
+    public Task<ReadOnlyMemory<DirtyExtent>> GetDirtyExtentsAsync(string image, string bitmap, long offset, long bytes) =>
+        Grain(image).GetDirtyExtentsAsync(bitmap, offset, bytes);
+
     /// <inheritdoc cref="IImageGrain.CheckAsync"/>
     public Task<ImageCheckResult> CheckAsync(string image) => Grain(image).CheckAsync();
 

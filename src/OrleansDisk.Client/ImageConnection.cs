@@ -109,6 +109,13 @@ public sealed class ImageConnection : IAsyncDisposable
         }
     }
 
+    /// <inheritdoc cref="IImageGrain.GetDirtyExtentsAsync"/>
+    public Task<ReadOnlyMemory<DirtyExtent>> GetDirtyExtentsAsync(string bitmap, long offset, long bytes) =>
+        CallAsync(() => _grain.GetDirtyExtentsAsync(bitmap, offset, bytes));
+
+    /// <inheritdoc cref="IImageGrain.ListBitmapsAsync"/>
+    public Task<ReadOnlyMemory<ImageBitmap>> ListBitmapsAsync() => CallAsync(_grain.ListBitmapsAsync);
+
     public ValueTask DisposeAsync()
     {
         _reopening.Dispose();
@@ -186,11 +193,14 @@ public sealed class ImageConnection : IAsyncDisposable
         Volatile.Write(ref _opening, new ImageOpening(opened, _lost));
     }
 
-    private static async Task<OpenedImage> OpenAsync(IImageGrain grain, OpenImage how)
+    private static Task<OpenedImage> OpenAsync(IImageGrain grain, OpenImage how) => CallAsync(() => grain.OpenAsync(how));
+
+    /// <exception cref="ImageException">It failed, for whatever reason.</exception>
+    private static async Task<T> CallAsync<T>(Func<Task<T>> call)
     {
         try
         {
-            return await grain.OpenAsync(how);
+            return await call();
         }
         catch (Exception e) when (e is not ImageException)
         {

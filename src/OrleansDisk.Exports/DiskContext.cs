@@ -22,10 +22,16 @@ public sealed class DirtyBitmapContext(string bitmap, Qcow2Image? image = null) 
 {
     private const uint Dirty = 1;
 
+    /// <summary>The bitmap's name.</summary>
+    public string Bitmap => bitmap;
+
     public override string Name => NameOf(bitmap);
 
     /// <summary>The context's name for a bitmap.</summary>
     public static string NameOf(string bitmap) => $"qemu:dirty-bitmap:{bitmap}";
+
+    /// <summary>What clients are told of an extent.</summary>
+    public static uint FlagsOf(bool isDirty) => isDirty ? Dirty : 0;
 
     internal override async ValueTask ReportAsync(NbdRequest request, int context, SharedDisk disk)
     {
@@ -37,7 +43,7 @@ public sealed class DirtyBitmapContext(string bitmap, Qcow2Image? image = null) 
             // A backing file may be shorter than what lies above it.
             BitmapExtent extent = at >= source.VirtualBytes ? new BitmapExtent(end - at, IsDirty: false)
                 : await source.GetBitmapExtentAsync(bitmap, at, Math.Min(end, source.VirtualBytes) - at);
-            wantsMore = request.AddExtent(context, (uint)extent.Bytes, extent.IsDirty ? Dirty : 0);
+            wantsMore = request.AddExtent(context, (uint)extent.Bytes, FlagsOf(extent.IsDirty));
             at += extent.Bytes;
         }
     }

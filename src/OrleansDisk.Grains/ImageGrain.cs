@@ -136,8 +136,7 @@ public sealed partial class ImageGrain : Grain, IImageGrain
     public Task<ReadOnlyMemory<SectorExtent>> MapAsync(long offset, long bytes) => DescribingErrorsAsync(async () =>
     {
         HeldImage held = await HoldAsync(forWriting: false);
-        if (offset < 0 || bytes < 0 || offset > held.Image.VirtualBytes - bytes)
-            throw new ImageException(SectorError.InvalidArgument, $"image '{_key}': {bytes} bytes at {offset} are not inside the disk");
+        EnsureInside(held, offset, bytes);
         return await held.Disk.Turns.RunAsync(() => held.MapAsync(offset, bytes));
     });
 
@@ -238,6 +237,12 @@ public sealed partial class ImageGrain : Grain, IImageGrain
             throw new ImageException(SectorError.Failed, $"image '{_key}': writes that were not flushed may be lost: {failure.Message}");
         }
         Log.Closed(_logger, _keyText, held.Generation);
+    }
+
+    private void EnsureInside(HeldImage held, long offset, long bytes)
+    {
+        if (offset < 0 || bytes < 0 || offset > held.Image.VirtualBytes - bytes)
+            throw new ImageException(SectorError.InvalidArgument, $"image '{_key}': {bytes} bytes at {offset} are not inside the disk");
     }
 
     private ImageFile ExistingFile()

@@ -25,7 +25,7 @@ public sealed partial class Qcow2Image
     /// <param name="name">A bitmap that is consistent.</param>
     /// <param name="offset">First byte.</param>
     /// <param name="bytes">How far to look, at least a byte; inside the disk.</param>
-    /// <exception cref="Qcow2Exception">There is no such bitmap, or its bits mean nothing.</exception>
+    /// <exception cref="BitmapException">There is no such bitmap, or its bits mean nothing.</exception>
     public async ValueTask<BitmapExtent> GetBitmapExtentAsync(string name, long offset, long bytes)
     {
         ThrowIfOutside(offset, bytes);
@@ -46,31 +46,31 @@ public sealed partial class Qcow2Image
     /// least and 64 KiB at most.
     /// </param>
     /// <param name="isEnabled">Whether it tracks changes from now on.</param>
-    /// <exception cref="Qcow2Exception">There is one of that name, or the image can't have it.</exception>
+    /// <exception cref="BitmapException">There is one of that name, or the image can't have it.</exception>
     public Task AddBitmapAsync(string name, long? granularityBytes = null, bool isEnabled = true) =>
         ChangeBitmapsAsync(() => _bitmaps.AddAsync(name, granularityBytes, isEnabled));
 
     /// <summary>Removes a bitmap, one that is inconsistent too.</summary>
-    /// <exception cref="Qcow2Exception">There is no such bitmap.</exception>
+    /// <exception cref="BitmapException">There is no such bitmap.</exception>
     public Task RemoveBitmapAsync(string name) => ChangeBitmapsAsync(() => _bitmaps.RemoveAsync(name));
 
     /// <summary>Clears all bits of a bitmap.</summary>
-    /// <exception cref="Qcow2Exception">There is no such bitmap, or it is inconsistent.</exception>
+    /// <exception cref="BitmapException">There is no such bitmap, or it is inconsistent.</exception>
     public Task ClearBitmapAsync(string name) => ChangeBitmapsAsync(() => _bitmaps.ClearAsync(name));
 
     /// <summary>Lets changes of the disk set bits of a bitmap from now on.</summary>
-    /// <exception cref="Qcow2Exception">There is no such bitmap, or it is inconsistent.</exception>
+    /// <exception cref="BitmapException">There is no such bitmap, or it is inconsistent.</exception>
     public Task EnableBitmapAsync(string name) => ChangeBitmapsAsync(() => _bitmaps.EnableAsync(name, isEnabled: true));
 
     /// <summary>Keeps a bitmap as it is, whatever changes. From then on a crash does not make it inconsistent.</summary>
-    /// <exception cref="Qcow2Exception">There is no such bitmap, or it is inconsistent.</exception>
+    /// <exception cref="BitmapException">There is no such bitmap, or it is inconsistent.</exception>
     public Task DisableBitmapAsync(string name) => ChangeBitmapsAsync(() => _bitmaps.EnableAsync(name, isEnabled: false));
 
     /// <summary>Sets in a bitmap what is set in another one.</summary>
     /// <param name="name">The bitmap that gets the bits.</param>
     /// <param name="sourceName">The bitmap that is read.</param>
     /// <param name="source">The image that has it, whose size is the same; nobody changes it meanwhile. Null: this one.</param>
-    /// <exception cref="Qcow2Exception">There is no such bitmap, one is inconsistent, or the sizes differ.</exception>
+    /// <exception cref="BitmapException">There is no such bitmap, one is inconsistent, or the sizes differ.</exception>
     public Task MergeBitmapAsync(string name, string sourceName, Qcow2Image? source = null) => ChangeBitmapsAsync(async () =>
     {
         ImageBitmaps sourceBitmaps = source?._bitmaps ?? _bitmaps;
@@ -81,7 +81,7 @@ public sealed partial class Qcow2Image
     /// <summary>Makes bitmaps that are what those of another image are; all of them, or none after an error.</summary>
     /// <param name="source">The image that has them, whose disk has the same size; nobody changes it meanwhile.</param>
     /// <param name="names">Which ones: they are consistent, and there are none of these names here.</param>
-    /// <exception cref="Qcow2Exception">A bitmap is not as it must be, or can't be had here.</exception>
+    /// <exception cref="BitmapException">A bitmap is not as it must be, or can't be had here.</exception>
     public Task CopyBitmapsAsync(Qcow2Image source, IReadOnlyList<string> names) => ChangeBitmapsAsync(async () =>
     {
         await source._bitmaps.LoadAsync();

@@ -82,11 +82,11 @@ internal sealed class ImageBitmaps
         [.. Loaded.Select(bitmap => new BitmapDescription(bitmap.Name, 1L << bitmap.GranularityBits, bitmap.IsEnabled, bitmap.IsInconsistent))];
 
     /// <summary>A bitmap by its name.</summary>
-    /// <exception cref="Qcow2Exception">There is none.</exception>
-    public DirtyBitmap Find(string name) => Loaded.Find(bitmap => bitmap.Name == name) ?? throw new Qcow2Exception($"Dirty bitmap '{name}' not found");
+    /// <exception cref="BitmapException">There is none.</exception>
+    public DirtyBitmap Find(string name) => Loaded.Find(bitmap => bitmap.Name == name) ?? throw new BitmapException(BitmapError.NotFound, $"Dirty bitmap '{name}' not found");
 
     /// <summary>A bitmap by its name, for using its bits.</summary>
-    /// <exception cref="Qcow2Exception">There is none, or its bits mean nothing.</exception>
+    /// <exception cref="BitmapException">There is none, or its bits mean nothing.</exception>
     public DirtyBitmap FindConsistent(string name) => Consistent(Find(name));
 
     /// <summary>See <see cref="BitmapReader.FindExtentAsync"/>.</summary>
@@ -275,9 +275,9 @@ internal sealed class ImageBitmaps
             EnsureMergeable(copy, source);
             await sourceBitmaps.AddBitsAsync(source, copy);
         }
-        catch (Qcow2Exception e)
+        catch (BitmapException e)
         {
-            throw new Qcow2Exception($"Failed to {step} bitmap {source.Name}: {e.Message}", e);
+            throw new BitmapException(e.Error, $"Failed to {step} bitmap {source.Name}: {e.Message}");
         }
     }
 
@@ -299,7 +299,7 @@ internal sealed class ImageBitmaps
     {
         if (target.DiskBytes != source.DiskBytes)
         {
-            throw new Qcow2Exception($"Bitmaps are of different sizes (destination size is {target.DiskBytes}, "
+            throw new BitmapException(BitmapError.Impossible, $"Bitmaps are of different sizes (destination size is {target.DiskBytes}, "
                 + $"source size is {source.DiskBytes}) and can't be merged");
         }
     }
@@ -307,13 +307,13 @@ internal sealed class ImageBitmaps
     private void EnsureAddable(string name, long granularity)
     {
         if (name.Length == 0)
-            throw new Qcow2Exception("Bitmap name cannot be empty");
+            throw new BitmapException(BitmapError.Impossible, "Bitmap name cannot be empty");
         if (granularity < 512 || !System.Numerics.BitOperations.IsPow2(granularity))
-            throw new Qcow2Exception("Granularity must be power of 2 and at least 512");
+            throw new BitmapException(BitmapError.Impossible, "Granularity must be power of 2 and at least 512");
         if (Loaded.Exists(bitmap => bitmap.Name == name))
-            throw new Qcow2Exception($"Bitmap already exists: {name}");
+            throw new BitmapException(BitmapError.AlreadyExists, $"Bitmap already exists: {name}");
         if (FindHindrance(name, granularity) is { } hindrance)
-            throw new Qcow2Exception($"Can't make bitmap '{name}' persistent in '{_metadata.File.Name}': {hindrance}");
+            throw new BitmapException(BitmapError.Impossible, $"Can't make bitmap '{name}' persistent in '{_metadata.File.Name}': {hindrance}");
     }
 
     private string? FindHindrance(string name, long granularity)
@@ -340,7 +340,7 @@ internal sealed class ImageBitmaps
 
     private static DirtyBitmap Consistent(DirtyBitmap bitmap) => bitmap switch
     {
-        { IsInconsistent: true } => throw new Qcow2Exception($"Bitmap '{bitmap.Name}' is inconsistent and cannot be used\n"
+        { IsInconsistent: true } => throw new BitmapException(BitmapError.Inconsistent, $"Bitmap '{bitmap.Name}' is inconsistent and cannot be used\n"
             + "Try block-dirty-bitmap-remove to delete this bitmap from disk"),
         { Stored.IsUnderstood: false } => throw new Qcow2UnsupportedException(
             $"bitmap '{bitmap.Name}' has a type, flags or extra data that are unknown: using it", "it is left as it is"),

@@ -14,6 +14,7 @@ internal sealed class CommandLine
           --read-only-pool NAME=DIRECTORY  the same, for images that are only ever read
           --export NAME=POOL/IMAGE         another name for an image; may be repeated
           --read-only-export NAME=POOL/IMAGE
+          --bitmap NAME=BITMAP             export NAME tells of this bitmap of its image; may be repeated
           --unix PATH                      listen on a unix socket; may be repeated
           --tcp HOST:PORT                  listen on TCP; may be repeated; without HOST on every interface
           --config FILE                    settings in JSON
@@ -28,7 +29,7 @@ internal sealed class CommandLine
         """;
 
     private readonly Dictionary<string, string?> _settings = new(StringComparer.OrdinalIgnoreCase);
-    private int _addressCount;
+    private int _listedCount;
 
     private CommandLine() { }
 
@@ -81,11 +82,15 @@ internal sealed class CommandLine
             case "--export" or "--read-only-export":
                 TakePair(option, value(), "NAME=POOL/IMAGE", "Exports", "Image");
                 break;
+            case "--bitmap":
+                (string export, string bitmap) = Split(option, value(), "NAME=BITMAP");
+                _settings[$"Exports:{export}:Bitmaps:option{_listedCount++}"] = bitmap;
+                break;
             case "--unix":
-                _settings[$"Listen:Unix:option{_addressCount++}"] = value();
+                _settings[$"Listen:Unix:option{_listedCount++}"] = value();
                 break;
             case "--tcp":
-                _settings[$"Listen:Tcp:option{_addressCount++}"] = value();
+                _settings[$"Listen:Tcp:option{_listedCount++}"] = value();
                 break;
             case "--config":
                 ConfigurationFile = value();

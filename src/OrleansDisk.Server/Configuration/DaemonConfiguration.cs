@@ -128,7 +128,8 @@ internal static class DaemonConfiguration
         {
             throw new ConfigurationException(settings.NameOf("Image"), e.Message);
         }
-        var export = new ExportSetting(name, image, settings.Flag("ReadOnly", otherwise: false), settings.Text("Description") ?? "");
+        var export = new ExportSetting(name, image, settings.Flag("ReadOnly", otherwise: false), settings.Text("Description") ?? "",
+            [.. settings.Texts("Bitmaps").Distinct()]);
         settings.MustEnd();
         return export;
     }

@@ -44,6 +44,11 @@ internal sealed record DaemonOptions
 
 internal sealed record PoolSetting(string Name, string Directory, bool IsReadOnly);
 
-internal sealed record ExportSetting(string Name, string Image, bool IsReadOnly, string Description);
+/// <param name="Name">The name that clients ask for.</param>
+/// <param name="Image">Key of the image.</param>
+/// <param name="IsReadOnly">Whether clients can only read.</param>
+/// <param name="Description">Free text for people.</param>
+/// <param name="Bitmaps">The image's bitmaps that clients are told of; each of them must be there and sound.</param>
+internal sealed record ExportSetting(string Name, string Image, bool IsReadOnly, string Description, IReadOnlyList<string> Bitmaps);
 
 internal sealed record TcpSetting(string Host, int Port);

@@ -24,7 +24,7 @@ internal sealed class ExportCatalog
     {
         (_options, _grains, _openImages, _pools, _time, _logger) = (options, grains, openImages, pools, time, logger);
         foreach (ExportSetting export in options.Exports)
-            _configured.Add(new GrainExport(grains, openImages, time, export.Name, export.Image, export.IsReadOnly, export.Description));
+            _configured.Add(new GrainExport(grains, openImages, time, export));
     }
 
     /// <summary>The exports of this moment, those of the configuration first; of one name there is one object.</summary>
@@ -40,7 +40,7 @@ internal sealed class ExportCatalog
             {
                 found.Add(image);
                 exports.Add(_ofPools.GetOrAdd(image, key =>
-                    new GrainExport(_grains, _openImages, _time, key.ToString(), key.ToString(), _pools.IsReadOnly(key.Pool), description: "")));
+                    new GrainExport(_grains, _openImages, _time, new ExportSetting(key.ToString(), key.ToString(), _pools.IsReadOnly(key.Pool), "", []))));
             }
         }
         foreach ((ImageKey image, GrainExport export) in _ofPools)

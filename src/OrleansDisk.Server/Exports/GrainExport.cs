@@ -1,21 +1,24 @@
 using OrleansDisk.Abstractions;
 using OrleansDisk.Client;
+using OrleansDisk.Exports;
 using OrleansDisk.Grains;
 using OrleansDisk.Nbd.Server;
+using OrleansDisk.Server.Configuration;
 
 namespace OrleansDisk.Server.Exports;
 
 /// <summary>An image's grain as an NBD export. All clients of the export share one connection to the grain.</summary>
-internal sealed class GrainExport(
-    IGrainFactory grains, OpenImages openImages, TimeProvider time, string name, string image, bool isReadOnly, string description)
-    : INbdExport
+internal sealed class GrainExport(IGrainFactory grains, OpenImages openImages, TimeProvider time, ExportSetting setting) : INbdExport
 {
+    private readonly IReadOnlyList<DirtyBitmapContext> _bitmaps = [.. setting.Bitmaps.Select(name => new DirtyBitmapContext(name))];
     private readonly Lock _gate = new();
     private SharedConnection? _shared;
 
-    public string Name => name;
+    public string Name => setting.Name;
 
-    public string Description => description;
+    public string Description => setting.Description;
+
+    public IReadOnlyList<string> MetaContexts { get; } = [.. setting.Bitmaps.Select(DirtyBitmapContext.NameOf)];
 
     /// <summary>Whether clients are connected.</summary>
     public bool IsInUse
@@ -46,8 +49,9 @@ internal sealed class GrainExport(
             ImageConnection connection = await shared.Opening;
             if (!isFirst)
                 await connection.RefreshAsync(); // the image may have grown since, or have been closed
+            await EnsureBitmapsAsync(connection);
             if (!connection.HasLostWrites)
-                return new GrainExportSession(connection, openImages, isReadOnly, () => LeaveAsync(shared));
+                return new GrainExportSession(connection, openImages, setting.IsReadOnly, () => LeaveAsync(shared)) { Bitmaps = _bitmaps };
         }
         catch (Exception e)
         {
@@ -60,6 +64,26 @@ internal sealed class GrainExport(
         return null;
     }
 
+    /// <summary>A client that asked for a bitmap must not take it for a clean one when it is none at all.</summary>
+    /// <exception cref="ImageException">A bitmap is not there, or may have missed changes.</exception>
+    private async Task EnsureBitmapsAsync(ImageConnection connection)
+    {
+        if (_bitmaps.Count == 0)
+            return;
+        ImageBitmap[] found = (await connection.ListBitmapsAsync()).ToArray();
+        foreach (DirtyBitmapContext context in _bitmaps)
+        {
+            ImageBitmap? bitmap = Array.Find(found, bitmap => bitmap.Name == context.Bitmap);
+            if (bitmap is null)
+                throw new ImageException(SectorError.NotFound, $"image '{setting.Image}': Bitmap '{context.Bitmap}' is not found");
+            if (bitmap.IsInconsistent)
+            {
+                throw new ImageException(SectorError.Inconsistent,
+                    $"image '{setting.Image}': Bitmap '{context.Bitmap}' is inconsistent and cannot be used; remove it, and begin with a full backup");
+            }
+        }
+    }
+
     /// <summary>One more client on the connection that there is, unless that is spoilt; then on a new one.</summary>
     private SharedConnection Join(out bool isFirst)
     {
@@ -67,7 +91,7 @@ internal sealed class GrainExport(
         {
             isFirst = _shared is null || _shared.IsSpoilt;
             if (isFirst)
-                _shared = new SharedConnection(ImageConnection.OpenAsync(grains, image, isReadOnly, time));
+                _shared = new SharedConnection(ImageConnection.OpenAsync(grains, setting.Image, setting.IsReadOnly, time));
             _shared!.ClientCount++;
             return _shared;
         }

@@ -43,6 +43,9 @@ internal sealed class GrainExportSession : INbdExportSession
 
     public NbdExportInfo Info { get; }
 
+    /// <summary>The export's metadata contexts beside base:allocation.</summary>
+    public IReadOnlyList<DirtyBitmapContext> Bitmaps { get; init; } = [];
+
     public void Submit(ReadOnlySpan<NbdRequest> batch)
     {
         if (Local() is { } local)
@@ -67,7 +70,7 @@ internal sealed class GrainExportSession : INbdExportSession
             return _local is { HasEnded: false } ? _local : null;
         _local?.Dispose();
         _localOpening = opening;
-        _local = _openImages.Find(opening.Image.Generation) is { } disk ? new DiskSession(disk, new Account(opening), _send) : null;
+        _local = _openImages.Find(opening.Image.Generation) is { } disk ? new DiskSession(disk, new Account(opening), _send, Bitmaps) : null;
         return _local;
     }
 
@@ -79,10 +82,42 @@ internal sealed class GrainExportSession : INbdExportSession
         {
             if (request.Command == NbdCommand.Cache)
                 request.Complete(NbdError.None); // a hint; the page cache does what it does
+            else if (request.WantedContexts.Count > 0)
+                _ = ReportBitmapsAsync(request);
             else
                 carrier.Add(request);
         }
         _ = SendAsync(carrier);
+    }
+
+    /// <summary>Asks the grain what bitmaps say, and then what is allocated if that is wanted, too.</summary>
+    private async Task ReportBitmapsAsync(NbdRequest request)
+    {
+        try
+        {
+            foreach (int context in request.WantedContexts)
+            {
+                ReadOnlyMemory<DirtyExtent> extents = await _connection.GetDirtyExtentsAsync(Bitmaps[context].Bitmap, request.Offset, request.Length);
+                foreach (DirtyExtent extent in extents.ToArray())
+                {
+                    if (!request.AddExtent(context, (uint)extent.Bytes, DirtyBitmapContext.FlagsOf(extent.IsDirty)))
+                        break;
+                }
+            }
+        }
+        catch (ImageException e)
+        {
+            request.Complete(NbdBatch.ErrorOf(e.Error), e.Message);
+            return;
+        }
+        if (!request.WantsAllocation)
+        {
+            request.Complete(NbdError.None);
+            return;
+        }
+        NbdBatch carrier = Rent();
+        carrier.Add(request);
+        await SendAsync(carrier);
     }
 
     private async Task SendAsync(NbdBatch batch)

@@ -80,7 +80,7 @@ internal sealed class NbdBatch : ImageBatch
             | (request.WantsHoles ? SectorFlags.ReportHoles : 0);
     }
 
-    private static NbdError ErrorOf(SectorError error) => error switch
+    internal static NbdError ErrorOf(SectorError error) => error switch
     {
         SectorError.None => NbdError.None,
         SectorError.NoSpace => NbdError.NoSpace,

@@ -66,39 +66,15 @@ internal sealed class ExportedImage : IAsyncDisposable
 }
 
 /// <summary>A grain that counts the batches that reach it.</summary>
-internal sealed class CountingGrain(IImageGrain grain) : IImageGrain
+internal sealed class CountingGrain(IImageGrain grain) : PassingGrain(grain)
 {
     private int _batchCount;
 
     public int BatchCount => Volatile.Read(ref _batchCount);
 
-    public Task<OpenedImage> OpenAsync(OpenImage how) => grain.OpenAsync(how);
-
-    public ValueTask<SectorBatchResult> SubmitAsync(SectorBatch batch)
+    public override ValueTask<SectorBatchResult> SubmitAsync(SectorBatch batch)
     {
         Interlocked.Increment(ref _batchCount);
-        return grain.SubmitAsync(batch);
+        return base.SubmitAsync(batch);
     }
-
-    public Task CreateAsync(CreateImage what) => grain.CreateAsync(what);
-
-    public Task<ImageDescription> DescribeAsync() => grain.DescribeAsync();
-
-    public Task ResizeAsync(long virtualBytes, bool mayShrink) => grain.ResizeAsync(virtualBytes, mayShrink);
-
-    public Task<ImageSnapshot> CreateSnapshotAsync(string name) => grain.CreateSnapshotAsync(name);
-
-    public Task ApplySnapshotAsync(string idOrName) => grain.ApplySnapshotAsync(idOrName);
-
-    public Task DeleteSnapshotAsync(string idOrName) => grain.DeleteSnapshotAsync(idOrName);
-
-    public Task<ReadOnlyMemory<ImageSnapshot>> ListSnapshotsAsync() => grain.ListSnapshotsAsync();
-
-    public Task<ImageCheckResult> CheckAsync() => grain.CheckAsync();
-
-    public Task<ReadOnlyMemory<SectorExtent>> MapAsync(long offset, long bytes) => grain.MapAsync(offset, bytes);
-
-    public ValueTask<Guid> KeepOpenAsync() => grain.KeepOpenAsync();
-
-    public Task CloseAsync() => grain.CloseAsync();
 }
