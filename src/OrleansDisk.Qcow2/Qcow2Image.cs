@@ -276,6 +276,7 @@ public sealed partial class Qcow2Image : IWritableDisk
         byte[] field = new byte[sizeof(ulong)];
         HeaderField.WriteUInt64(field, 0, (ulong)kept);
         await file.WriteAsync(HeaderField.Autoclear, field);
+        await file.FlushAsync(); // before anything that those features would have had to follow
         return header with { Autoclear = kept };
     }
 
