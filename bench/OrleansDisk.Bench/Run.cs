@@ -16,6 +16,7 @@ internal sealed class Run(BenchOptions options, Workspace workspace)
             return await new Verification(options, workspace, _images).RunAsync(cancellation);
         var report = new Report(Targets.Load(Path.Combine(AppContext.BaseDirectory, "targets.txt")))
         {
+            Name = options.LoadIsLight ? "light" : "bench",
             Preface = await Machine.DescribeAsync(options, workspace, cancellation),
         };
         Console.WriteLine($"{report.Preface}\n");

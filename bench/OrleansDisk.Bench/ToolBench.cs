@@ -1,5 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Text;
+using OrleansDisk.Bench.Results;
 using OrleansDisk.Bench.Tools;
 
 namespace OrleansDisk.Bench;
@@ -36,6 +38,8 @@ internal sealed class ToolBench(BenchOptions options, Workspace workspace)
         Comparison.OfMany($"info, {RepeatCount} times", 1, "info -f qcow2 files.qcow2"),
     ];
 
+    private readonly StringBuilder _report = new();
+
     /// <summary>One row of the table.</summary>
     /// <param name="Name">What is done.</param>
     /// <param name="Target">How much faster odisk is to be, or null.</param>
@@ -58,18 +62,26 @@ internal sealed class ToolBench(BenchOptions options, Workspace workspace)
     public async Task<int> RunAsync(CancellationToken cancellation)
     {
         await MakeDisksAsync(cancellation);
-        Console.WriteLine($"{await Machine.DescribeHostAsync(cancellation)}. Medians of {options.Rounds} interleaved rounds, in seconds, and in parentheses seconds of CPU.\n");
-        Console.WriteLine("| what | qemu-img | odisk | odisk is faster by | CPU less by |");
-        Console.WriteLine("|---|---|---|---|---|");
+        Print($"{await Machine.DescribeHostAsync(cancellation)}. Medians of {options.Rounds} interleaved rounds, in seconds, and in parentheses seconds of CPU.\n");
+        Print("| what | qemu-img | odisk | times as fast | CPU, qemu-img : odisk |");
+        Print("|---|---|---|---|---|");
         foreach (Comparison comparison in _comparisons)
         {
             (Cost theirs, Cost ours) = await MeasureAsync(comparison, cancellation);
             double ratio = theirs.Seconds / ours.Seconds;
             string verdict = comparison.Target is not { } target ? "" : ratio >= target ? $" ✓ {target:0.0}" : $" ✗ {target:0.0}";
-            Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
+            Print(string.Create(CultureInfo.InvariantCulture,
                 $"| {comparison.Name} | {Text(theirs)} | {Text(ours)} | {ratio:F2}{verdict} | {theirs.Processor / ours.Processor:F2} |"));
         }
+        if (options.Output is not null)
+            MarkedSection.Write(options.Output, "tools", _report.ToString());
         return 0;
+    }
+
+    private void Print(string line)
+    {
+        Console.WriteLine(line);
+        _report.Append(line).Append('\n');
     }
 
     private async Task<(Cost Theirs, Cost Ours)> MeasureAsync(Comparison comparison, CancellationToken cancellation)

@@ -88,13 +88,14 @@ public sealed partial class Qcow2Image
         await _bitmaps.CopyAsync(source._bitmaps, names);
     });
 
-    /// <summary>The last step of an opening: from here on the bitmaps are in use.</summary>
+    /// <summary>The last step of an opening: from here on the disk may change, and the bitmaps are in use.</summary>
     private static async Task<Qcow2Image> StartAsync(Qcow2Image image)
     {
         if (image.IsReadOnly)
             return image;
         try
         {
+            await image.GuardAsync(() => new ValueTask(image._metadata.ClearUnknownFeaturesAsync()));
             await image.GuardAsync(() => new ValueTask(image._bitmaps.StartAsync()));
             return image;
         }

@@ -269,15 +269,7 @@ public sealed partial class Qcow2Image : IWritableDisk
                 throw new Qcow2Exception($"Could not repair dirty image '{file.Name}'; run a check of it to see why");
             header = await HeaderReader.ReadAsync(file);
         }
-        const AutoclearFeatures known = AutoclearFeatures.Bitmaps | AutoclearFeatures.RawExternalData;
-        AutoclearFeatures kept = header.Autoclear & known;
-        if (kept == header.Autoclear)
-            return header;
-        byte[] field = new byte[sizeof(ulong)];
-        HeaderField.WriteUInt64(field, 0, (ulong)kept);
-        await file.WriteAsync(HeaderField.Autoclear, field);
-        await file.FlushAsync(); // before anything that those features would have had to follow
-        return header with { Autoclear = kept };
+        return header;
     }
 
     private Memory<byte> ClipRead(long offset, Memory<byte> buffer)

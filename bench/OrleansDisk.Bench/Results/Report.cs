@@ -7,13 +7,14 @@ namespace OrleansDisk.Bench.Results;
 /// <summary>The Markdown that a run writes.</summary>
 internal sealed class Report(Targets targets)
 {
-    private const string Begin = "<!-- bench: begin -->";
-    private const string End = "<!-- bench: end -->";
     private const string Missing = "";
 
     private readonly List<Row> _rows = [];
     private readonly List<string> _notes = [];
     private readonly List<string> _sections = [];
+
+    /// <summary>What the marks of the report's part of a file say.</summary>
+    public required string Name { get; init; }
 
     /// <summary>What stands above the table: one paragraph.</summary>
     public required string Preface { get; init; }
@@ -52,18 +53,8 @@ internal sealed class Report(Targets targets)
         return text.ToString();
     }
 
-    /// <summary>
-    /// Writes everything so far. In a file with the marks of a report, what is between them is replaced; any other
-    /// file is written anew.
-    /// </summary>
-    public void WriteTo(string path)
-    {
-        string text = File.Exists(path) ? File.ReadAllText(path) : "";
-        int begin = text.IndexOf(Begin, StringComparison.Ordinal);
-        int end = text.IndexOf(End, StringComparison.Ordinal);
-        string report = $"{Begin}\n{Markdown()}{End}";
-        File.WriteAllText(path, begin >= 0 && end > begin ? text[..begin] + report + text[(end + End.Length)..] : report + "\n");
-    }
+    /// <summary>Writes everything so far into the part of a file that has the report's name.</summary>
+    public void WriteTo(string path) => MarkedSection.Write(path, Name, Markdown());
 
     private string Markdown()
     {

@@ -228,6 +228,21 @@ internal sealed partial class ImageMetadata
     public Task MarkCleanAsync() => !Header.Incompatible.HasFlag(IncompatibleFeatures.Dirty) ? Task.CompletedTask
         : Order.BetweenWriteBacksAsync(() => WriteFeaturesAsync(Header.Incompatible & ~IncompatibleFeatures.Dirty));
 
+    /// <summary>
+    /// Takes away, on stable storage, the autoclear bits that are unknown: what they stand for is about to be no longer true.
+    /// </summary>
+    public Task ClearUnknownFeaturesAsync()
+    {
+        AutoclearFeatures known = Header.Autoclear & (AutoclearFeatures.Bitmaps | AutoclearFeatures.RawExternalData);
+        return known == Header.Autoclear ? Task.CompletedTask : Order.BetweenWriteBacksAsync(async () =>
+        {
+            byte[] field = new byte[sizeof(ulong)];
+            HeaderField.WriteUInt64(field, 0, (ulong)known);
+            await Order.WriteHeaderAsync([new HeaderWrite(HeaderField.Autoclear, field)]);
+            Header = Header with { Autoclear = known };
+        });
+    }
+
     private ValueTask MarkDirtyAsync() => Header.Version < 3 || Header.Incompatible.HasFlag(IncompatibleFeatures.Dirty) ? ValueTask.CompletedTask
         : new ValueTask(WriteFeaturesAsync(Header.Incompatible | IncompatibleFeatures.Dirty));
 
