@@ -79,7 +79,7 @@ public sealed partial class Qcow2Image : IWritableDisk
     /// <exception cref="IOException">It can't be opened or read.</exception>
     public static async Task<Qcow2Image> OpenAsync(string path, Qcow2OpenOptions options)
     {
-        var file = LocalBlockFile.Open(path, options.Access);
+        IBlockFile file = options.OpenFile(path, options.Access);
         try
         {
             return await OpenAsync(file, options);

@@ -76,12 +76,12 @@ internal static class BenchCommand
         ImageAccess access = options.Writes ? ImageAccess.Write : readAccess;
         if (options.Writes && readAccess == ImageAccess.ReadShared)
             throw new Qcow2Exception("force-share=on can only be used with read-only images");
-        var file = LocalBlockFile.Open(options.File, access);
+        var file = LocalBlockFile.Open(options.File, access, options.IsDirect);
         try
         {
             string format = options.Format ?? await HeaderReader.ProbeFormatAsync(file);
             if (format == "qcow2")
-                return new Qcow2BenchDisk(await Qcow2Image.OpenAsync(file, new Qcow2OpenOptions { Access = access }));
+                return new Qcow2BenchDisk(await Qcow2Image.OpenAsync(file, new Qcow2OpenOptions { Access = access, OpenFile = (path, below) => LocalBlockFile.Open(path, below, options.IsDirect) }));
             if (format == "luks")
                 throw new Qcow2Exception("Parameter 'key-secret' is required for cipher");
             if (options.Format is null && options.Writes)

@@ -1,5 +1,6 @@
 using System.Globalization;
 using OrleansDisk.Cli.CommandLine;
+using OrleansDisk.Cli.Opening;
 using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Cli.Commands;
@@ -39,6 +40,9 @@ internal sealed record BenchOptions
     /// <summary>Whether every write is on stable storage before it counts as done (writethrough).</summary>
     public bool Fua { get; init; }
 
+    /// <summary>Whether the host's page cache is passed by (none, directsync).</summary>
+    public bool IsDirect { get; init; }
+
     /// <summary>Whether flushes are left out (unsafe).</summary>
     public bool IgnoresFlush { get; init; }
 
@@ -47,8 +51,8 @@ internal sealed record BenchOptions
     public static BenchOptions From(ParsedOptions options)
     {
         string cache = options.Value("t") ?? "writeback";
-        CheckCache(cache);
-        CheckAio(options.Value("i"));
+        var mode = CacheMode.Parse(cache, _ => "Invalid cache mode");
+        CheckAio(options, mode);
         int requestBytes = Size(options.Value("s"), "buffer size") ?? DefaultRequestBytes;
         var read = new BenchOptions
         {
@@ -62,36 +66,30 @@ internal sealed record BenchOptions
             Pattern = (byte)(Number(options.Value("pattern"), "pattern byte", 0, byte.MaxValue) ?? 0),
             FlushInterval = Number(options.Value("flush-interval"), "flush interval", 0, int.MaxValue) ?? 0,
             DrainsBeforeFlush = !options.Has("no-drain"),
-            Fua = cache == "writethrough",
-            IgnoresFlush = cache == "unsafe",
+            Fua = mode.Writethrough,
+            IgnoresFlush = mode.NoFlush,
+            IsDirect = mode.Direct,
             File = Command.SingleFile(options),
         };
         if (read.FlushInterval > 0 && !read.Writes)
             throw new CommandFailedException("--flush-interval is only available in write tests");
         if (read.FlushInterval > 0 && read.FlushInterval < read.Depth)
             throw new CommandFailedException("Flush interval can't be smaller than depth");
-        if (options.Has("n") || options.Value("i") == "native")
-        {
-            throw new CommandFailedException($"Could not open '{read.File}': "
-                + "aio=native was specified, but it requires cache.direct=on, which was not specified.");
-        }
         return read;
     }
 
-    private static void CheckCache(string cache)
+    private static void CheckAio(ParsedOptions options, CacheMode mode)
     {
-        if (cache is "none" or "off" or "directsync")
-            throw new CommandFailedException($"Cache mode '{cache}' is not supported by this version; use writeback, writethrough or unsafe");
-        if (cache is not ("writeback" or "writethrough" or "unsafe"))
-            throw new CommandFailedException("Invalid cache mode");
-    }
-
-    private static void CheckAio(string? aio)
-    {
+        string? aio = options.Has("n") ? "native" : options.Value("i");
         if (aio == "io_uring")
             throw new CommandFailedException("aio option 'io_uring' is not supported by this version; use threads");
         if (aio is not (null or "native" or "threads"))
             throw new CommandFailedException($"Invalid aio option: {aio}");
+        if (!mode.Direct && aio == "native")
+        {
+            throw new CommandFailedException($"Could not open '{Command.SingleFile(options)}': "
+                + "aio=native was specified, but it requires cache.direct=on, which was not specified.");
+        }
     }
 
     /// <summary>A number as C reads one: decimal, or hexadecimal behind 0x.</summary>

@@ -20,7 +20,7 @@ internal static class CheckCommand
           --output=FORMAT     human (default) or json
           -q                  print findings only
           -r, --repair=WHAT   leaks: free lost clusters; all: repair what can be repaired
-          -T CACHE            cache mode; without effect
+          -T CACHE            cache mode: writeback (default), none, writethrough, directsync, unsafe
           -U, --force-share   check the image even while someone writes it
           --image-opts        FILE is a list of options: driver=qcow2,file.filename=...
           --object OBJECT     secret,id=ID,data=TEXT|file=FILE,format=raw|base64
@@ -43,8 +43,8 @@ internal static class CheckCommand
         bool isJson = Command.WantsJson(options);
         RepairKinds repair = ParseRepair(options.Value("repair"));
         string path = Command.SingleFile(options);
-        _ = CacheMode.Parse(options.Value("T") ?? "writeback", mode => $"Invalid source cache option: {mode}");
-        await using OpenedFile opened = await OpenAsync(path, options, repair);
+        CacheMode cache = Command.CacheOf(options.Value("T"), "source cache");
+        await using OpenedFile opened = await OpenAsync(path, options, repair, cache);
         if (opened.Format != "qcow2")
         {
             terminal.Error("This image format does not support checks");
@@ -70,12 +70,12 @@ internal static class CheckCommand
         _ => throw new CommandLineException($"Unknown option value for -r (expecting 'leaks' or 'all'): {repair}"),
     };
 
-    private static async Task<OpenedFile> OpenAsync(string path, ParsedOptions options, RepairKinds repair)
+    private static async Task<OpenedFile> OpenAsync(string path, ParsedOptions options, RepairKinds repair, CacheMode cache)
     {
         if (repair != RepairKinds.None && options.Has("force-share"))
             throw new CommandFailedException($"Could not open '{path}': force-share=on can only be used with read-only images");
         ImageAccess access = repair == RepairKinds.None ? ImageAccess.Read : ImageAccess.Write;
-        return await Command.OpeningAsync(path, () => DiskOpener.OpenFileAsync(Command.RequestOf(options, path, access)));
+        return await Command.OpeningAsync(path, () => DiskOpener.OpenFileAsync(Command.RequestOf(options, path, access) with { Cache = cache }));
     }
 
     /// <summary>Checks, or repairs and checks what came of it.</summary>

@@ -21,7 +21,7 @@ internal static class CompareCommand
           -s                 strict: sizes and what is allocated count, too
           -p                 show the progress
           -q                 say nothing
-          -T CACHE           cache mode; without effect
+          -T CACHE           cache mode: writeback (default), none, writethrough, directsync, unsafe
           -U, --force-share  open the images even while someone writes them
           --image-opts       the files are lists of options: driver=qcow2,file.filename=...
           --object OBJECT    secret,id=ID,data=TEXT|file=FILE,format=raw|base64
@@ -47,8 +47,8 @@ internal static class CompareCommand
             throw new CommandLineException("Expecting two image file names");
         try
         {
-            _ = Command.CacheOf(options.Value("T"), "source cache");
-            return await new ImageTurns().RunAsync(() => CompareAsync(options, terminal));
+            CacheMode cache = Command.CacheOf(options.Value("T"), "source cache");
+            return await new ImageTurns().RunAsync(() => CompareAsync(options, cache, terminal));
         }
         catch (CommandFailedException e)
         {
@@ -58,11 +58,11 @@ internal static class CompareCommand
         }
     }
 
-    private static async Task<int> CompareAsync(ParsedOptions options, Terminal terminal)
+    private static async Task<int> CompareAsync(ParsedOptions options, CacheMode cache, Terminal terminal)
     {
         bool isQuiet = options.Has("q");
-        await using OpenedDisk first = await OpenAsync(options, options.Operands[0], options.Value("f"));
-        await using OpenedDisk second = await OpenAsync(options, options.Operands[1], options.Value("F"));
+        await using OpenedDisk first = await OpenAsync(options, cache, options.Operands[0], options.Value("f"));
+        await using OpenedDisk second = await OpenAsync(options, cache, options.Operands[1], options.Value("F"));
         using var progress = new ProgressReport(terminal, options.Has("p") && !isQuiet, minStep: 2);
         var compareOptions = new CompareOptions
         {
@@ -98,11 +98,12 @@ internal static class CompareCommand
         }
     }
 
-    private static Task<OpenedDisk> OpenAsync(ParsedOptions options, string operand, string? format)
+    private static Task<OpenedDisk> OpenAsync(ParsedOptions options, CacheMode cache, string operand, string? format)
     {
         DiskRequest request = DiskRequest.Of(operand, options.Has("image-opts"), format) with
         {
             Access = Command.ReadAccess(options),
+            Cache = cache,
             Secrets = Secrets.Parse(options.Values("object")),
         };
         return Command.OpeningAsync(operand, () => DiskOpener.OpenAsync(request));

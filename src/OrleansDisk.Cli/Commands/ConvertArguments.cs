@@ -56,7 +56,7 @@ internal sealed class ConvertArguments
         bool asksForHelp = options.Values("o").Any(CreationOptions.AsksForHelp);
         if (!asksForHelp && options.Operands.Count < 2)
             throw new CommandFailedException("Must specify image file name");
-        _ = Command.CacheOf(options.Value("T"), "source cache");
+        CacheMode sourceCache = Command.CacheOf(options.Value("T"), "source cache");
         _ = Command.CacheOf(options.Value("t"));
         var secrets = Secrets.Parse(options.Values("object"));
         SnapshotSelector? snapshot = SnapshotView.Of(options);
@@ -68,7 +68,7 @@ internal sealed class ConvertArguments
         {
             Options = options,
             Sources = asksForHelp ? [] : [.. options.Operands.SkipLast(1).Select(
-                operand => Command.RequestOf(options, operand, ImageAccess.Read) with { Snapshot = snapshot })],
+                operand => Command.RequestOf(options, operand, ImageAccess.Read) with { Snapshot = snapshot, Cache = sourceCache })],
             Target = asksForHelp ? "" : options.Operands[^1],
             TargetFormat = options.Value("O") ?? (options.Has("target-image-opts") ? null : "raw"),
             Secrets = secrets,

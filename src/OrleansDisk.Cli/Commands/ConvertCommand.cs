@@ -30,7 +30,7 @@ internal static class ConvertCommand
           -C                     let the kernel copy from one raw file to another
           -r RATE                write at most so many bytes a second
           -t CACHE               cache mode of the target: unsafe (default), writeback, none, writethrough, directsync
-          -T CACHE               cache mode of the source; without effect
+          -T CACHE               cache mode of the sources: writeback (default), none, writethrough, directsync, unsafe
           --salvage              copy zeros in place of what can't be read
           -p                     show the progress
           -q                     say nothing

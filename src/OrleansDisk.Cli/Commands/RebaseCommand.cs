@@ -19,7 +19,7 @@ internal static class RebaseCommand
           -c, --compress     compress what is copied (as qemu-img does from 9.1 on)
           -f FORMAT          qcow2; found out when not given
           -t CACHE           cache mode: writeback (default), none, writethrough, directsync, unsafe
-          -T CACHE           cache mode of the backing files; without effect
+          -T CACHE           cache mode of the new backing file
           -p                 show the progress
           -q                 say nothing
           -U, --force-share  open the new backing file even while someone writes it
@@ -44,7 +44,7 @@ internal static class RebaseCommand
         if (!options.Has("u") && name is null)
             throw new CommandLineException("Must specify backing file (-b) or use unsafe mode (-u)");
         CacheMode cache = Command.CacheOf(options.Value("t"));
-        _ = Command.CacheOf(options.Value("T"), "source cache");
+        _ = Command.CacheOf(options.Value("T"), "source cache"); // refused now, if at all
         DiskRequest request = DiskRequest.Of(path, options.Has("image-opts"), options.Value("f")) with
         {
             Access = ImageAccess.Write,
@@ -107,6 +107,7 @@ internal static class RebaseCommand
             return await DiskOpener.OpenAsync(DiskRequest.Of(path, isOptionList: false, options.Value("F")) with
             {
                 Access = Command.ReadAccess(options),
+                Cache = Command.CacheOf(options.Value("T"), "source cache"),
                 Secrets = Secrets.Parse(options.Values("object")),
             });
         }

@@ -32,7 +32,7 @@ internal sealed class DiskOpener
     private DiskOpener(DiskRequest request)
     {
         _request = request;
-        _fileOpener = new FileOpener(OpenNodeAsync);
+        _fileOpener = new FileOpener(OpenNodeAsync) { IsDirect = request.Cache.Direct };
     }
 
     /// <summary>Opens a disk with everything below it; call it in the turn in which the disk is to be used.</summary>
@@ -88,8 +88,17 @@ internal sealed class DiskOpener
     {
         name = TakeName(name, options);
         access = TakeAccess(options, access);
+        bool inherited = _fileOpener.IsDirect;
         (bool passDiscard, string detectZeroes) = TakeCommonOptions(options);
-        IDiskSource disk = await OpenDriverAsync(name, options, access, passDiscard);
+        IDiskSource disk;
+        try
+        {
+            disk = await OpenDriverAsync(name, options, access, passDiscard);
+        }
+        finally
+        {
+            _fileOpener.IsDirect = inherited; // what this node says is for those below it
+        }
         return detectZeroes != "off" && disk is IWritableDisk { IsReadOnly: false } writable
             ? new DetectZeroesDisk(writable, detectZeroes == "unmap") : disk;
     }
@@ -297,7 +306,7 @@ internal sealed class DiskOpener
 
     private LocalBlockFile OpenBackingFile(string path, ImageAccess access)
     {
-        var file = LocalBlockFile.Open(path, access);
+        var file = LocalBlockFile.Open(path, access, _fileOpener.IsDirect);
         _files[path] = file;
         return file;
     }
@@ -356,7 +365,7 @@ internal sealed class DiskOpener
     private (bool PassDiscard, string DetectZeroes) TakeCommonOptions(BlockOptions options)
     {
         _ = options.Take("node-name");
-        _ = options.TakeSwitch("cache.direct");
+        _fileOpener.IsDirect = options.TakeSwitch("cache.direct") ?? _fileOpener.IsDirect;
         _ = options.TakeSwitch("cache.no-flush");
         string? discard = options.Take("discard");
         bool passDiscard = discard switch

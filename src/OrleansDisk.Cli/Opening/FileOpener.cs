@@ -10,6 +10,9 @@ namespace OrleansDisk.Cli.Opening;
 /// <param name="openDisk">Opens a disk that is to serve as a file.</param>
 internal sealed class FileOpener(Func<string?, BlockOptions, ImageAccess, Task<IDiskSource>> openDisk)
 {
+    /// <summary>Whether files pass the host's page cache by, unless their own options say otherwise.</summary>
+    public bool IsDirect { get; set; }
+
     /// <summary>The rules of the last blkdebug driver that was opened, or null.</summary>
     public BlkdebugRules? Rules { get; private set; }
 
@@ -60,7 +63,7 @@ internal sealed class FileOpener(Func<string?, BlockOptions, ImageAccess, Task<I
         return new NullDisk(bytes, access != ImageAccess.Write);
     }
 
-    private static LocalBlockFile OpenLocal(string driver, string? name, BlockOptions options, ImageAccess access)
+    private LocalBlockFile OpenLocal(string driver, string? name, BlockOptions options, ImageAccess access)
     {
         string path = name ?? options.Take("filename")
             ?? throw new CommandFailedException("The 'file' block driver requires a file name");
@@ -69,17 +72,18 @@ internal sealed class FileOpener(Func<string?, BlockOptions, ImageAccess, Task<I
         _ = options.TakeSwitch("read-only");
         _ = options.TakeSwitch("auto-read-only");
         foreach (string tuning in (ReadOnlySpan<string>)["aio", "aio-max-batch", "pr-manager", "drop-cache", "x-check-cache-dropped",
-            "cache.direct", "cache.no-flush", "discard", "detect-zeroes", "node-name", "force-share"])
+            "cache.no-flush", "discard", "detect-zeroes", "node-name", "force-share"])
         {
             _ = options.Take(tuning);
         }
+        bool isDirect = options.TakeSwitch("cache.direct") ?? IsDirect;
         string locking = options.Take("locking") ?? "auto";
         if (locking is not ("auto" or "on" or "off"))
             throw new CommandFailedException($"Parameter 'locking' does not accept value '{locking}'");
         if (locking == "off" && access == ImageAccess.Read)
             access = ImageAccess.ReadShared;
         options.RefuseRestOfProtocol(driver);
-        return LocalBlockFile.Open(path, access);
+        return LocalBlockFile.Open(path, access, isDirect);
     }
 
     private async Task<IBlockFile> OpenBlkdebugAsync(string? name, BlockOptions options, ImageAccess access)

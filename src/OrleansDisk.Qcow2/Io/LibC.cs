@@ -87,4 +87,14 @@ internal static unsafe partial class LibC
 
     [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
     public static partial int Control(int file, int command, FileLock* fileLock);
+
+    public const int GetFlags = 3;
+    public const int SetFlags = 4;
+
+    /// <summary>O_DIRECT; its number is the processor's.</summary>
+    public static nint DirectFlag { get; } =
+        RuntimeInformation.ProcessArchitecture is Architecture.Arm64 or Architecture.Arm ? 0x10000 : 0x4000;
+
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    public static partial int Control(int file, int command, nint argument);
 }

@@ -14,14 +14,16 @@ public sealed class LocalBlockFile : IBlockFile
 
     private readonly SafeFileHandle _handle;
     private readonly BlockingReads _blockingReads;
+    private readonly DirectTransfers? _direct;
     private readonly WriteLane _longWrites;
     private long _lengthBytes;
     private volatile bool _canReadNoWait = true;
     private volatile bool _flushFailed;
 
-    private LocalBlockFile(SafeFileHandle handle, string path, bool isReadOnly)
+    private LocalBlockFile(SafeFileHandle handle, string path, bool isReadOnly, Direct direct)
     {
         _handle = handle;
+        _direct = direct.IsOn ? new DirectTransfers(Descriptor, direct.BlockBytes, Failure) : null;
         _blockingReads = new BlockingReads(handle, ReadBlocking);
         _longWrites = new WriteLane(handle);
         Name = path;
@@ -43,11 +45,20 @@ public sealed class LocalBlockFile : IBlockFile
     /// <summary>Opens an existing file and takes the image locks before anything is read.</summary>
     /// <exception cref="ImageLockedException">Someone holds what excludes <paramref name="access"/>.</exception>
     /// <exception cref="IOException">The file can't be opened.</exception>
-    public static LocalBlockFile Open(string path, ImageAccess access)
-    {
-        bool write = access == ImageAccess.Write;
-        return Open(path, FileMode.Open, write ? FileAccess.ReadWrite : FileAccess.Read, access);
-    }
+    public static LocalBlockFile Open(string path, ImageAccess access) => Open(path, access, isDirect: false);
+
+    /// <summary>The same, with the choice to pass the host's page cache by.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="access">What it is opened for.</param>
+    /// <param name="isDirect">Whether data goes between the disk and this process alone (O_DIRECT).</param>
+    /// <exception cref="ImageLockedException">Someone holds what excludes <paramref name="access"/>.</exception>
+    /// <exception cref="IOException">The file can't be opened, or its file system has no such way.</exception>
+    public static LocalBlockFile Open(string path, ImageAccess access, bool isDirect) =>
+        Open(path, FileMode.Open, access, new Direct(isDirect, BlockBytes: null));
+
+    /// <summary>The same for tests, with blocks that may be larger than the disk's own.</summary>
+    internal static LocalBlockFile OpenDirect(string path, ImageAccess access, int blockBytes) =>
+        Open(path, FileMode.Open, access, new Direct(IsOn: true, blockBytes));
 
     /// <summary>Makes the file, or empties it when it is there and nobody holds its locks; a block device keeps what it holds.</summary>
     /// <exception cref="ImageLockedException">It is there and in use.</exception>
@@ -66,14 +77,15 @@ public sealed class LocalBlockFile : IBlockFile
     public static LocalBlockFile OpenOrCreate(string path, out bool isNew)
     {
         isNew = !File.Exists(path);
-        return Open(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, ImageAccess.Write);
+        return Open(path, FileMode.OpenOrCreate, ImageAccess.Write, default);
     }
 
     /// <summary>Takes a file away that <see cref="OpenOrCreate"/> has made.</summary>
     public static void Delete(string path) => File.Delete(path);
 
-    private static LocalBlockFile Open(string path, FileMode mode, FileAccess fileAccess, ImageAccess access)
+    private static LocalBlockFile Open(string path, FileMode mode, ImageAccess access, Direct direct)
     {
+        FileAccess fileAccess = access == ImageAccess.Write ? FileAccess.ReadWrite : FileAccess.Read;
         string verb = mode == FileMode.Open ? "open" : "create";
         if (Directory.Exists(path))
             throw new Qcow2Exception($"Could not {verb} '{path}': Is a directory");
@@ -95,8 +107,10 @@ public sealed class LocalBlockFile : IBlockFile
         }
         try
         {
+            if (direct.IsOn)
+                PassCacheBy(handle, path);
             ImageLock.Acquire(handle, path, access);
-            return new LocalBlockFile(handle, path, fileAccess == FileAccess.Read);
+            return new LocalBlockFile(handle, path, fileAccess == FileAccess.Read, direct);
         }
         catch
         {
@@ -105,9 +119,17 @@ public sealed class LocalBlockFile : IBlockFile
         }
     }
 
+    private static void PassCacheBy(SafeFileHandle handle, string path)
+    {
+        int descriptor = (int)handle.DangerousGetHandle();
+        int flags = LibC.Control(descriptor, LibC.GetFlags, 0);
+        if (flags < 0 || LibC.Control(descriptor, LibC.SetFlags, flags | LibC.DirectFlag) != 0)
+            throw new Qcow2Exception($"Could not open '{path}': filesystem does not support O_DIRECT");
+    }
+
     public ValueTask ReadAsync(long offset, Memory<byte> buffer)
     {
-        if (buffer.Length <= InlineBytes)
+        if (buffer.Length <= InlineBytes && _direct is null)
         {
             int read = ReadCached(offset, buffer.Span);
             if (read == buffer.Length)
@@ -117,12 +139,14 @@ public sealed class LocalBlockFile : IBlockFile
         return _blockingReads.StartAsync(offset, buffer);
     }
 
-    public bool TryRead(long offset, Span<byte> buffer) => ReadCached(offset, buffer) == buffer.Length;
+    public bool TryRead(long offset, Span<byte> buffer) => _direct is null && ReadCached(offset, buffer) == buffer.Length;
 
     public void Write(long offset, ReadOnlySpan<byte> data) => WriteBlocking(offset, data);
 
     public ValueTask WriteAsync(long offset, ReadOnlyMemory<byte> data)
     {
+        if (_direct is not null)
+            return WriteDirect(offset, data);
         if (data.Length > InlineBytes)
             return WriteInLane(offset, data);
         WriteBlocking(offset, data.Span);
@@ -134,6 +158,8 @@ public sealed class LocalBlockFile : IBlockFile
         long bytes = 0;
         foreach (ReadOnlyMemory<byte> piece in pieces)
             bytes += piece.Length;
+        if (_direct is not null)
+            return WriteDirect(offset, Join(pieces, (int)bytes));
         if (bytes > InlineBytes)
             return WriteInLane(offset, pieces);
         WriteBlocking(offset, pieces);
@@ -152,7 +178,7 @@ public sealed class LocalBlockFile : IBlockFile
     public async ValueTask<bool> PunchHoleAsync(long offset, long bytes)
     {
         bool supported = true;
-        await OnThreadPool(() => supported = PunchHoleBlocking(offset, bytes));
+        await OnThreadPool(() => RunAlone(offset, bytes, () => supported = PunchHoleBlocking(offset, bytes)));
         return supported;
     }
 
@@ -169,7 +195,7 @@ public sealed class LocalBlockFile : IBlockFile
     public async ValueTask AllocateAsync(long offset, long bytes)
     {
         bool supported = true;
-        await OnThreadPool(() => supported = AllocateBlocking(offset, bytes));
+        await OnThreadPool(() => RunAlone(offset, bytes, () => supported = AllocateBlocking(offset, bytes)));
         if (!supported)
             await FilePreallocation.WriteZerosAsync(this, offset, bytes); // nothing else takes the space for certain
     }
@@ -193,7 +219,7 @@ public sealed class LocalBlockFile : IBlockFile
         if (source is not LocalBlockFile file || file.IsDevice || IsDevice)
             return false;
         bool isCopied = false;
-        await OnThreadPool(() => isCopied = CopyBlocking(file, sourceOffset, offset, bytes));
+        await OnThreadPool(() => RunAlone(offset, bytes, () => isCopied = CopyBlocking(file, sourceOffset, offset, bytes)));
         return isCopied;
     }
 
@@ -216,7 +242,8 @@ public sealed class LocalBlockFile : IBlockFile
         return true;
     }
 
-    public ValueTask SetLengthAsync(long bytes) => OnThreadPool(() => Truncate(bytes));
+    public ValueTask SetLengthAsync(long bytes) => OnThreadPool(() =>
+        RunAlone(Math.Min(bytes, LengthBytes), long.MaxValue, () => Truncate(bytes)));
 
     public FileExtent GetExtent(long offset, long limit)
     {
@@ -247,6 +274,15 @@ public sealed class LocalBlockFile : IBlockFile
         }
         _handle.Dispose();
         return ValueTask.CompletedTask;
+    }
+
+    /// <summary>Keeps what is written by blocks, and what changes the file otherwise, apart.</summary>
+    private void RunAlone(long offset, long bytes, Action change)
+    {
+        if (_direct is null)
+            change();
+        else
+            _direct.RunAlone(offset, bytes, change);
     }
 
     private void Truncate(long bytes)
@@ -300,6 +336,11 @@ public sealed class LocalBlockFile : IBlockFile
 
     private unsafe void ReadBlocking(long offset, Span<byte> buffer)
     {
+        if (_direct is not null)
+        {
+            _direct.Read(offset, buffer);
+            return;
+        }
         fixed (byte* start = buffer)
         {
             for (int done = 0; done < buffer.Length;)
@@ -320,6 +361,12 @@ public sealed class LocalBlockFile : IBlockFile
 
     private unsafe void WriteBlocking(long offset, ReadOnlySpan<byte> data)
     {
+        if (_direct is not null)
+        {
+            _direct.Write(offset, data);
+            NoteWritten(offset + data.Length);
+            return;
+        }
         fixed (byte* start = data)
         {
             for (int done = 0; done < data.Length;)
@@ -379,8 +426,27 @@ public sealed class LocalBlockFile : IBlockFile
     private ValueTask WriteInLane(long offset, IReadOnlyList<ReadOnlyMemory<byte>> pieces) =>
         _longWrites.StartAsync(() => WriteBlocking(offset, pieces));
 
+    /// <summary>Nothing is in the way of another one: they wait for the disk, side by side.</summary>
+    private ValueTask WriteDirect(long offset, ReadOnlyMemory<byte> data) => OnThreadPool(() => WriteBlocking(offset, data.Span));
+
+    /// <summary>One write, so that pieces that share a block don't become two.</summary>
+    private static byte[] Join(IReadOnlyList<ReadOnlyMemory<byte>> pieces, int bytes)
+    {
+        byte[] joined = GC.AllocateUninitializedArray<byte>(bytes);
+        int at = 0;
+        foreach (ReadOnlyMemory<byte> piece in pieces)
+        {
+            piece.CopyTo(joined.AsMemory(at));
+            at += piece.Length;
+        }
+        return joined;
+    }
+
     private static ValueTask OnThreadPool(Action blocking) => new(Task.Factory.StartNew(
         blocking, CancellationToken.None, TaskCreationOptions.DenyChildAttach, TaskScheduler.Default));
+
+    /// <summary>Whether the page cache is passed by, and the size of blocks if it is not to be found out.</summary>
+    private readonly record struct Direct(bool IsOn, int? BlockBytes);
 
     /// <summary>Keeps the pieces of a vectored write in place while the system reads them.</summary>
     private readonly unsafe ref struct PinnedPieces : IDisposable

@@ -142,8 +142,6 @@ public sealed partial class BenchCommandTests : IDisposable
     }
 
     [Theory]
-    [InlineData("-t none", "Cache mode 'none' is not supported by this version; use writeback, writethrough or unsafe")]
-    [InlineData("-t directsync", "Cache mode 'directsync' is not supported by this version; use writeback, writethrough or unsafe")]
     [InlineData("-i io_uring", "aio option 'io_uring' is not supported by this version; use threads")]
     [InlineData("-d 0", "Invalid queue depth specified")]
     public void What_this_version_cannot_do_is_refused_by_name(string arguments, string message)
