@@ -51,7 +51,7 @@ public interface IImageGrain : IGrainWithStringKey
     [Alias("ApplySnapshot"), ResponseTimeout("01:00:00")]
     Task ApplySnapshotAsync(string idOrName);
 
-    /// <summary>Deletes an internal snapshot. Requests wait meanwhile.</summary>
+    /// <summary>Deletes an internal snapshot. Requests wait meanwhile; whoever reads the snapshot is refused from then on.</summary>
     /// <param name="idOrName">The snapshot's id or, if none has that id, its name.</param>
     [Alias("DeleteSnapshot"), ResponseTimeout("01:00:00")]
     Task DeleteSnapshotAsync(string idOrName);

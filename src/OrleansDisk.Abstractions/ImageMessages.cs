@@ -11,6 +11,13 @@ public sealed record OpenImage
     /// <summary>The opening that the client used until now; empty when it had none.</summary>
     [Id(1)]
     public Guid Previous { get; init; }
+
+    /// <summary>
+    /// The id or, if no snapshot has that id, the name of an internal snapshot that is read in place of the disk; null: the disk.
+    /// The opening ends when the snapshot is deleted.
+    /// </summary>
+    [Id(2)]
+    public string? Snapshot { get; init; }
 }
 
 /// <summary>An open image, as its clients need to know it.</summary>

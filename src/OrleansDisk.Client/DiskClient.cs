@@ -19,6 +19,15 @@ public sealed class DiskClient(IGrainFactory grains, DiskClientOptions? options 
         return new Disk(await ImageConnection.OpenAsync(grains, image, readOnly, _options.TimeProvider), readOnly, _options);
     }
 
+    /// <summary>Opens an internal snapshot as a disk that can be read, while the image's own disk goes on. It ends when the snapshot is deleted.</summary>
+    /// <param name="image">Key of the image.</param>
+    /// <param name="idOrName">The snapshot's id or, if none has that id, its name.</param>
+    public async Task<Disk> OpenSnapshotAsync(string image, string idOrName)
+    {
+        _options.Check();
+        return new Disk(await ImageConnection.OpenAsync(grains, image, readOnly: true, _options.TimeProvider, idOrName), readOnly: true, _options);
+    }
+
     /// <inheritdoc cref="IImageGrain.CreateAsync"/>
     public Task CreateAsync(string image, CreateImage what) => Grain(image).CreateAsync(what);
 

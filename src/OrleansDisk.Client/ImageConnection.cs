@@ -13,15 +13,15 @@ public sealed class ImageConnection : IAsyncDisposable
     private const int MaxSends = 8;
 
     private readonly IImageGrain _grain;
-    private readonly bool _readOnly;
+    private readonly OpenImage _how;
     private readonly SemaphoreSlim _reopening = new(1);
     private readonly ITimer _keepOpen;
     private readonly LostWrites _lost = new();
     private ImageOpening _opening;
 
-    private ImageConnection(IImageGrain grain, OpenedImage opened, bool readOnly, TimeProvider time)
+    private ImageConnection(IImageGrain grain, OpenedImage opened, OpenImage how, TimeProvider time)
     {
-        (_grain, _readOnly, _opening) = (grain, readOnly, new ImageOpening(opened, _lost));
+        (_grain, _how, _opening) = (grain, how, new ImageOpening(opened, _lost));
         TimeSpan period = opened.IdleTime / 4;
         _keepOpen = time.CreateTimer(_ => KeepOpen(), null, period, period);
     }
@@ -46,15 +46,16 @@ public sealed class ImageConnection : IAsyncDisposable
     /// <param name="image">Key of the image, POOL/IMAGE.</param>
     /// <param name="readOnly">Whether this client will not write.</param>
     /// <param name="time">Where time comes from.</param>
+    /// <param name="snapshot">The id or name of the internal snapshot that is read in place of the disk, or null.</param>
     /// <exception cref="ImageException">It can't be opened.</exception>
-    public static Task<ImageConnection> OpenAsync(IGrainFactory grains, string image, bool readOnly, TimeProvider time) =>
-        OpenAsync(grains.GetGrain<IImageGrain>(ImageKey.Parse(image).ToString()), readOnly, time);
+    public static Task<ImageConnection> OpenAsync(IGrainFactory grains, string image, bool readOnly, TimeProvider time, string? snapshot = null) =>
+        OpenAsync(grains.GetGrain<IImageGrain>(ImageKey.Parse(image).ToString()), readOnly, time, snapshot);
 
-    /// <inheritdoc cref="OpenAsync(IGrainFactory, string, bool, TimeProvider)"/>
-    public static async Task<ImageConnection> OpenAsync(IImageGrain grain, bool readOnly, TimeProvider time)
+    /// <inheritdoc cref="OpenAsync(IGrainFactory, string, bool, TimeProvider, string)"/>
+    public static async Task<ImageConnection> OpenAsync(IImageGrain grain, bool readOnly, TimeProvider time, string? snapshot = null)
     {
-        OpenedImage opened = await OpenAsync(grain, new OpenImage { ReadOnly = readOnly });
-        return new ImageConnection(grain, opened, readOnly, time);
+        var how = new OpenImage { ReadOnly = readOnly || snapshot is not null, Snapshot = snapshot };
+        return new ImageConnection(grain, await OpenAsync(grain, how), how, time);
     }
 
     /// <summary>
@@ -182,7 +183,7 @@ public sealed class ImageConnection : IAsyncDisposable
 
     private async Task OpenAgainAsync(ImageOpening previous)
     {
-        OpenedImage opened = await OpenAsync(_grain, new OpenImage { ReadOnly = _readOnly, Previous = previous.Image.Generation });
+        OpenedImage opened = await OpenAsync(_grain, _how with { Previous = previous.Image.Generation });
         if (opened.Generation == previous.Image.Generation)
         {
             previous.Image = opened;

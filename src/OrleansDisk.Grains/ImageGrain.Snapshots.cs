@@ -17,7 +17,23 @@ public sealed partial class ImageGrain
 
     public Task ApplySnapshotAsync(string idOrName) => ChangeAsync(image => image.ApplySnapshotAsync(idOrName));
 
-    public Task DeleteSnapshotAsync(string idOrName) => ChangeAsync(image => image.DeleteSnapshotAsync(idOrName));
+    public Task DeleteSnapshotAsync(string idOrName) => DescribingErrorsAsync(async () =>
+    {
+        bool isDone = false;
+        while (!isDone)
+        {
+            HeldImage held = await HoldForChangeAsync();
+            await _operations.RunAsync(async () =>
+            {
+                if (_held != held)
+                    return;
+                await EndViewAsync((await FindSnapshotAsync(held, idOrName)).Id);
+                await held.Disk.Turns.RunAsync(() => held.Image.DeleteSnapshotAsync(idOrName));
+                isDone = true;
+            });
+        }
+        return isDone;
+    });
 
     public Task<ReadOnlyMemory<ImageSnapshot>> ListSnapshotsAsync() => DescribingErrorsAsync(async () =>
     {

@@ -53,7 +53,8 @@ public sealed partial class ImageGrain : Grain, IImageGrain
 
     public Task<OpenedImage> OpenAsync(OpenImage how) => DescribingErrorsAsync(async () =>
     {
-        HeldImage held = await HoldAsync(forWriting: !how.ReadOnly && !_pools.Find(_key).IsReadOnly);
+        HeldImage held = how.Snapshot is { } snapshot ? await HoldSnapshotAsync(snapshot)
+            : await HoldAsync(forWriting: !how.ReadOnly && !_pools.Find(_key).IsReadOnly);
         Qcow2Image image = held.Image;
         return new OpenedImage
         {
@@ -63,7 +64,7 @@ public sealed partial class ImageGrain : Grain, IImageGrain
             IsReadOnly = image.IsReadOnly,
             PreferredBytes = image.Header.Geometry.ClusterBytes,
             CanFastZero = image.Header.Version >= 3,
-            ContinuesPrevious = how.Previous == held.Generation || _openImages.WasClosedWithoutError(how.Previous),
+            ContinuesPrevious = how.Snapshot is not null || how.Previous == held.Generation || _openImages.WasClosedWithoutError(how.Previous),
             IdleTime = _options.IdleTime,
         };
     });
@@ -72,8 +73,8 @@ public sealed partial class ImageGrain : Grain, IImageGrain
     {
         if (batch.Image != _keyText)
             return new(Refuse(SectorError.InvalidArgument, $"a batch for '{batch.Image}' came to '{_keyText}'"));
-        if (_held is { } held && held.Generation == batch.Generation)
-            return new(held.RunAsync(batch));
+        if (FindOpening(batch.Generation) is { } opening)
+            return new(opening.RunAsync(batch));
         return new(HeldImage.RefuseStale(_keyText, _held?.Generation ?? Guid.Empty));
     }
 
@@ -218,6 +219,7 @@ public sealed partial class ImageGrain : Grain, IImageGrain
         if (_held is not { } held)
             return;
         _held = null; // from here on batches are refused
+        await EndViewsAsync();
         Exception? failure = null;
         try
         {

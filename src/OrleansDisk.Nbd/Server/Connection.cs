@@ -36,6 +36,9 @@ internal sealed class Connection : IDisposable
 
     public IReadOnlyCollection<INbdExport> Exports => _server.Exports;
 
+    /// <inheritdoc cref="NbdServer.FindExport"/>
+    public INbdExport? FindExport(string name) => _server.FindExport(name);
+
     /// <summary>Whether new requests are refused because the server is shutting down.</summary>
     public bool IsStopping => _isStopping;
 

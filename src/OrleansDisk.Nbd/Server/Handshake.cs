@@ -187,7 +187,7 @@ internal sealed class Handshake(
         for (uint i = 0; i < queryCount; i++)
             queries.Add(data.TakeString("query"));
         data.MustEnd();
-        if (ExportLookup.Find(connection.Exports, name) is not { } export)
+        if (connection.FindExport(name) is not { } export)
         {
             _replies.Fail(NbdOptionReply.ErrorUnknown, $"no export is named '{name}'");
             return;
@@ -262,7 +262,7 @@ internal sealed class Handshake(
     /// <summary>Connects to an export, or keeps the session that an earlier INFO opened.</summary>
     private NegotiatedExport? Connect(string name, out string error)
     {
-        INbdExport? export = ExportLookup.Find(connection.Exports, name);
+        INbdExport? export = connection.FindExport(name);
         error = export is null ? $"no export is named '{name}'" : "";
         if (export is null || (!ReferenceEquals(export, _export) && !OpenSession(export, out error)))
             return null;

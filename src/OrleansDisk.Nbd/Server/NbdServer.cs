@@ -59,9 +59,27 @@ public sealed class NbdServer : IAsyncDisposable
         }
     }
 
+    /// <summary>Finds exports that are not listed, by names of some form; null when there is none of a name.</summary>
+    public Func<string, INbdExport?>? FindUnlisted { get; init; }
+
     internal NbdServerOptions Options { get; }
 
     internal IReadOnlyCollection<INbdExport> Exports => _exports();
+
+    /// <summary>
+    /// The export of that name. The empty name also finds the only export there is (NBD protocol,
+    /// "NBD_OPT_EXPORT_NAME": the default export).
+    /// </summary>
+    internal INbdExport? FindExport(string name)
+    {
+        IReadOnlyCollection<INbdExport> exports = Exports;
+        foreach (INbdExport export in exports)
+        {
+            if (export.Name == name)
+                return export;
+        }
+        return name.Length > 0 ? FindUnlisted?.Invoke(name) : exports.Count == 1 ? exports.First() : null;
+    }
 
     internal SharedBudget Budget { get; }
 

@@ -49,6 +49,10 @@ internal sealed record PoolSetting(string Name, string Directory, bool IsReadOnl
 /// <param name="IsReadOnly">Whether clients can only read.</param>
 /// <param name="Description">Free text for people.</param>
 /// <param name="Bitmaps">The image's bitmaps that clients are told of; each of them must be there and sound.</param>
-internal sealed record ExportSetting(string Name, string Image, bool IsReadOnly, string Description, IReadOnlyList<string> Bitmaps);
+internal sealed record ExportSetting(string Name, string Image, bool IsReadOnly, string Description, IReadOnlyList<string> Bitmaps)
+{
+    /// <summary>The id or name of the internal snapshot that is exported, or null: the disk.</summary>
+    public string? Snapshot { get; init; }
+}
 
 internal sealed record TcpSetting(string Host, int Port);

@@ -10,6 +10,8 @@ namespace OrleansDisk.Server.Exports;
 /// <summary>Everything that the daemon exports: what is configured, and the images that the pools hold now.</summary>
 internal sealed class ExportCatalog
 {
+    private const char SnapshotMark = '@';
+
     private readonly DaemonOptions _options;
     private readonly IGrainFactory _grains;
     private readonly OpenImages _openImages;
@@ -18,6 +20,7 @@ internal sealed class ExportCatalog
     private readonly ILogger _logger;
     private readonly List<GrainExport> _configured = [];
     private readonly ConcurrentDictionary<ImageKey, GrainExport> _ofPools = [];
+    private readonly ConcurrentDictionary<string, GrainExport> _ofSnapshots = [];
 
     public ExportCatalog(
         DaemonOptions options, IGrainFactory grains, OpenImages openImages, Pools pools, TimeProvider time, ILogger<ExportCatalog> logger)
@@ -49,6 +52,38 @@ internal sealed class ExportCatalog
                 _ofPools.TryRemove(image, out _);
         }
         return exports;
+    }
+
+    /// <summary>POOL/IMAGE@SNAPSHOT: an internal snapshot of an image of a pool. Nobody lists them, since that would open all images.</summary>
+    public INbdExport? FindSnapshot(string name)
+    {
+        foreach ((string other, GrainExport unused) in _ofSnapshots)
+        {
+            if (other != name && !unused.IsInUse)
+                _ofSnapshots.TryRemove(other, out _);
+        }
+        // Both names may have the mark in them: the image is one that is there.
+        for (int at = name.IndexOf(SnapshotMark); _options.ExportsPools && at >= 0; at = name.IndexOf(SnapshotMark, at + 1))
+        {
+            if (at + 1 < name.Length && IsThere(name[..at]))
+            {
+                var setting = new ExportSetting(name, name[..at], IsReadOnly: true, "", []) { Snapshot = name[(at + 1)..] };
+                return _ofSnapshots.GetOrAdd(name, _ => new GrainExport(_grains, _openImages, _time, setting));
+            }
+        }
+        return null;
+    }
+
+    private bool IsThere(string image)
+    {
+        try
+        {
+            return File.Exists(_pools.Find(ImageKey.Parse(image)).Path);
+        }
+        catch (ImageException)
+        {
+            return false;
+        }
     }
 
     private IReadOnlyList<ImageKey> ImagesOf(string pool)

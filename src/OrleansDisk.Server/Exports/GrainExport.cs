@@ -91,7 +91,7 @@ internal sealed class GrainExport(IGrainFactory grains, OpenImages openImages, T
         {
             isFirst = _shared is null || _shared.IsSpoilt;
             if (isFirst)
-                _shared = new SharedConnection(ImageConnection.OpenAsync(grains, setting.Image, setting.IsReadOnly, time));
+                _shared = new SharedConnection(ImageConnection.OpenAsync(grains, setting.Image, setting.IsReadOnly, time, setting.Snapshot));
             _shared!.ClientCount++;
             return _shared;
         }

@@ -28,7 +28,10 @@ internal sealed class NbdService : IHostedService, IAsyncDisposable
             HandshakeTimeout = options.HandshakeTime,
             TimeProvider = time,
             Log = line => Log.OfConnection(logger, line),
-        });
+        })
+        {
+            FindUnlisted = exports.FindSnapshot,
+        };
         _server.ConnectionCountChanged += count => Log.Connections(logger, count);
     }
 

@@ -60,6 +60,42 @@ public sealed class SnapshotTests
     }
 
     [Fact]
+    public async Task A_snapshot_is_read_while_its_disk_goes_on_until_it_is_deleted()
+    {
+        await using ImageSilo silo = await ImageSilo.StartAsync();
+        await silo.Pool.CreateAsync("disk", "1M", "-o", "cluster_size=4k");
+        await using Disk disk = await silo.Client.OpenAsync("vm/disk");
+        byte[] then = new byte[1 << 20];
+        new Random(1).NextBytes(then);
+        await disk.WriteAsync(0, then);
+        await silo.Client.CreateSnapshotAsync("vm/disk", "then");
+        await silo.Client.ResizeAsync("vm/disk", 2 << 20);
+        await using Disk snapshot = await silo.Client.OpenSnapshotAsync("vm/disk", "then");
+        Assert.Equal((then.Length, true), (snapshot.Bytes, snapshot.IsReadOnly));
+        using var enough = new CancellationTokenSource();
+        var begun = new TaskCompletionSource();
+        Task writing = WriteRoundsAsync(disk, begun, enough.Token);
+        await begun.Task;
+        byte[] read = new byte[then.Length];
+        for (int i = 0; i < 6; i++)
+        {
+            await disk.DiscardAsync(BlockCount * BlockBytes, 1 << 19);
+            await silo.Client.CreateSnapshotAsync("vm/disk", "other");
+            await snapshot.ReadAsync(0, read);
+            Assert.Equal(then, read);
+            await silo.Client.DeleteSnapshotAsync("vm/disk", "other");
+            if (i == 3)
+                await silo.Client.CloseAsync("vm/disk"); // both open again
+        }
+        await silo.Client.DeleteSnapshotAsync("vm/disk", "then");
+        ImageException gone = await Assert.ThrowsAsync<ImageException>(() => snapshot.ReadAsync(0, read));
+        Assert.Contains("no snapshot 'then'", gone.Message, StringComparison.Ordinal);
+        await enough.CancelAsync();
+        await writing;
+        Assert.Equal(1, silo.OpenImages.Count);
+    }
+
+    [Fact]
     public async Task What_can_not_be_done_says_why()
     {
         await using ImageSilo silo = await ImageSilo.StartAsync();
@@ -69,6 +105,7 @@ public sealed class SnapshotTests
         await FailsAsync(SectorError.NoSpace, () => silo.Client.CreateSnapshotAsync("vm/disk", "full"));
         await FailsAsync(SectorError.NotFound, () => silo.Client.ApplySnapshotAsync("vm/disk", "none"));
         await FailsAsync(SectorError.NotFound, () => silo.Client.DeleteSnapshotAsync("vm/disk", "none"));
+        await FailsAsync(SectorError.NotFound, () => silo.Client.OpenSnapshotAsync("vm/disk", "none"));
         await FailsAsync(SectorError.NotFound, () => silo.Client.CreateSnapshotAsync("vm/none", "x"));
         await FailsAsync(SectorError.ReadOnly, () => silo.Client.CreateSnapshotAsync("golden/disk", "x"));
         Assert.True((await silo.Client.ListSnapshotsAsync("vm/disk")).IsEmpty);
