@@ -28,6 +28,17 @@ internal static class Tool
     /// <summary>Runs a program to its end.</summary>
     public static (int Status, string Output) Try(string program, params string[] arguments)
     {
+        // QEMU times its key derivation with a clock that on some hosts stands still for too long, and gives up.
+        (int Status, string Output) result;
+        int attempt = 0;
+        do
+            result = RunOnce(program, arguments);
+        while (result.Output.Contains("Unable to get accurate CPU usage", StringComparison.Ordinal) && ++attempt < 50);
+        return result;
+    }
+
+    private static (int Status, string Output) RunOnce(string program, string[] arguments)
+    {
         var start = new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true };
         using Process process = Start(start);
         Task<string> errors = process.StandardError.ReadToEndAsync();
