@@ -24,6 +24,8 @@ public sealed class RegressionTests
         CachedTableCount = 3,
     };
 
+    private static readonly Shape s_encrypted = new() { ClusterBits = 12, SectorCount = 96, BackingDepth = 1, BackingSectorCount = 60, MaxInFlight = 6 };
+
     /// <summary>Guard: <c>WriteOrder.Failed</c> stops the image (W7).</summary>
     [Fact]
     public void No_cluster_is_given_out_twice_after_an_L2_table_could_not_be_moved() => Tell(
@@ -123,11 +125,21 @@ public sealed class RegressionTests
 
     /// <summary>Guard: <c>EncryptedGuestData.FreshClustersAreZero</c>.</summary>
     [Theory]
-    [InlineData(EncryptionMethod.Aes)]
-    [InlineData(EncryptionMethod.Luks)]
-    public void New_clusters_of_an_encrypted_image_are_written_all_through(EncryptionMethod method) => Tell(
-        new Shape { ClusterBits = 12, SectorCount = 96, BackingDepth = 1, BackingSectorCount = 60, MaxInFlight = 6, Encryption = method }, 3, NoFaults,
+    [InlineData(EncryptionMethod.Aes, false)]
+    [InlineData(EncryptionMethod.Luks, false)]
+    [InlineData(EncryptionMethod.Aes, true)]
+    [InlineData(EncryptionMethod.Luks, true)]
+    public void New_clusters_of_an_encrypted_image_are_written_all_through(EncryptionMethod method, bool hasDataFile) => Tell(
+        s_encrypted with { Encryption = method, DataFile = hasDataFile ? DataFileKind.Plain : DataFileKind.None }, 3, NoFaults,
         draw => Draw(draw, 40, WriteOperation.Draw, SessionWriteOperation.Draw, ZeroOperation.Draw, DiscardOperation.Draw, ReadOperation.Draw, _ => new FlushOperation()));
+
+    /// <summary>Guard: copies on write go by <c>EncryptedGuestData</c>, which counts the sectors of both places.</summary>
+    [Theory]
+    [InlineData(6)]
+    [InlineData(7)]
+    public void Snapshots_that_QEMU_took_of_an_encrypted_image_stay_what_they_are(int fixture) => Tell(
+        SnapshotFixture.Get(fixture).Shape, 2, NoFaults,
+        draw => Draw(draw, 40, WriteOperation.Draw, SessionWriteOperation.Draw, ZeroOperation.Draw, CreateSnapshotOperation.Draw, DeleteSnapshotOperation.Draw, _ => new FlushOperation()));
 
     private static WriteOperation SmallWrite(OperationDraw draw) => new WriteOperation(
         draw.Random.Next(draw.Shape.SectorCount / 4) * (long)SectorContent.Bytes, SectorContent.Bytes * (1 + draw.Random.Next(2)), Fua: false);

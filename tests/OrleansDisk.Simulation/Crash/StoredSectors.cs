@@ -6,7 +6,8 @@ namespace OrleansDisk.Simulation.Crash;
 /// <summary>What the sectors of an image file hold for the guest: with a cipher, what they decrypt to.</summary>
 /// <param name="cipher">The image's cipher, or null.</param>
 /// <param name="countsHostSectors">Whether it counts sectors in the file, else on the disk.</param>
-internal sealed class StoredSectors(SectorCipher? cipher, bool countsHostSectors)
+/// <param name="firstSector">Where the file with guest data begins, in sectors.</param>
+internal sealed class StoredSectors(SectorCipher? cipher, bool countsHostSectors, int firstSector = 0)
 {
     /// <summary>The content of a sector of the disk in a state.</summary>
     /// <param name="writes">The writes of the barrier.</param>
@@ -19,7 +20,7 @@ internal sealed class StoredSectors(SectorCipher? cipher, bool countsHostSectors
             return writes.ContentOf(state, inFile);
         Span<byte> bytes = stackalloc byte[SectorContent.Bytes];
         writes.Read(state, (long)inFile * SectorContent.Bytes, bytes);
-        cipher.Decrypt(bytes, (ulong)(countsHostSectors ? inFile : sector));
+        cipher.Decrypt(bytes, (ulong)(countsHostSectors ? inFile - firstSector : sector));
         return SectorContent.Parse(bytes);
     }
 }

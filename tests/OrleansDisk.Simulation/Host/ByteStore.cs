@@ -57,10 +57,6 @@ internal sealed class ByteStore
         Length = length;
     }
 
-    /// <summary>Where the last sector ends, before a limit, that is not zeros.</summary>
-    public long EndOfData(int limit) =>
-        (_bytes.AsSpan(0, Math.Min(limit, Length)).LastIndexOfAnyExcept((byte)0) + SectorContent.Bytes) / SectorContent.Bytes * SectorContent.Bytes;
-
     /// <summary>The content of a sector (<see cref="SectorContent"/>).</summary>
     public long ContentOf(int sector)
     {

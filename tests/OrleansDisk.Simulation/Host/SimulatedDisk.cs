@@ -21,6 +21,9 @@ internal sealed class SimulatedDisk
 
     public ByteStore Durable { get; }
 
+    /// <summary>Length of the first of two files on the disk, which has room behind it.</summary>
+    public long FirstFileBytes { get; set; }
+
     public IReadOnlyList<FileWrite> Unflushed => _unflushed;
 
     /// <summary>Called when a flush has done its work and has told nobody: the moment with the most crash states.</summary>

@@ -46,11 +46,10 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
 
     public bool IsClosed { get; private set; }
 
-    /// <summary>A file whose disk goes on behind it ends with what is not zeros.</summary>
     public long LengthBytes => Region switch
     {
         null => disk.Visible.Length,
-        { Start: 0, Bytes: var limit } => disk.Visible.EndOfData((int)limit),
+        { Start: 0 } => disk.FirstFileBytes,
         { Bytes: var bytes } => bytes,
     };
 
@@ -157,6 +156,8 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
             disk.SetLength(bytes);
         else if (bytes > Region.Value.Bytes)
             throw host.Failed("region", $"'{name}' has {Region.Value.Bytes} bytes of its disk, not {bytes}");
+        else if (Region.Value.Start == 0)
+            disk.FirstFileBytes = bytes;
         return ValueTask.CompletedTask;
     }
 
@@ -185,6 +186,8 @@ internal sealed class SimulatedFile(SimulatedHost host, string name, SimulatedDi
     {
         if (IsReadOnly)
             throw host.Failed("I8", $"a write at {offset} of '{name}', which is open for reading");
+        if (Region is { Start: 0 } first && offset < first.Bytes)
+            disk.FirstFileBytes = Math.Max(disk.FirstFileBytes, offset + data.Length);
         if (offset + data.Length > Region?.Bytes)
             throw host.Failed("region", $"'{name}' has {Region.Value.Bytes} bytes of its disk, and {what} at {offset} is not in them");
         await EndIfDeadAsync();

@@ -32,6 +32,7 @@ internal sealed record SimulationPlan
                 ClusterBits = fixture.ClusterBits,
                 RefcountOrder = fixture.RefcountOrder,
                 SectorCount = fixture.SectorCount,
+                Encryption = fixture.Encryption,
             };
         }
         shape = shape.OrKeepingDiscarded(RandomOf(seed, "kept places"));

@@ -146,7 +146,7 @@ internal sealed class SimulationRun
         var scheduler = new SeededScheduler(random);
         var host = new SimulatedHost(scheduler, random);
         host.TakeBackingOf(_host, StartImage.Name);
-        StartImage.Install(_plan.Shape, host, new SimulatedDisk(file));
+        StartImage.Install(_plan.Shape, host, StartImage.Copy(_host[StartImage.Name], file));
         var world = new World(_plan.Shape, host, _start, new FaultPlan([]), random)
         {
             Model = _world.Model.Clone(),

@@ -142,13 +142,15 @@ internal sealed record Shape
     }
 
     /// <summary>
-    /// The shape encrypted, one in eight of those that can be; preallocated clusters would not read as zeros, snapshots are
-    /// in images that are there already, and the sectors of a data file are counted in another file. The keys of LUKS take some half a megabyte and most of an opening's time.
+    /// The shape encrypted, one in eight of those that can be; preallocated clusters would not read as zeros, and some of the images
+    /// that are there already are encrypted. The keys of LUKS take some half a megabyte and most of an opening's time.
     /// </summary>
-    public Shape OrEncrypted(Random random) => IsPreallocated || Fixture >= 0 || DataFile != DataFileKind.None || random.Next(8) != 0 ? this : this with
+    public Shape OrEncrypted(Random random)
     {
-        Encryption = random.Next(3) == 0 ? EncryptionMethod.Luks : EncryptionMethod.Aes,
-    };
+        bool isPossible = !IsPreallocated && Fixture < 0 && DataFile != DataFileKind.Raw;
+        return !isPossible || random.Next(8) != 0 ? this
+            : this with { Encryption = random.Next(3) == 0 ? EncryptionMethod.Luks : EncryptionMethod.Aes };
+    }
 
     /// <summary>The shape with lazy refcounts, one in six of those that can have them.</summary>
     public Shape OrWithLazyRefcounts(Random random) =>

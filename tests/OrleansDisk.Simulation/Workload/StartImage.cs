@@ -52,7 +52,7 @@ internal sealed class StartImage
     {
         var start = new StartImage(shape, random);
         new SeededScheduler(new Random(0)).Run(start.MakeAsync);
-        Install(shape, host, new SimulatedDisk(start._workshop[Name].Visible.Bytes));
+        Install(shape, host, Copy(start._workshop[Name], start._workshop[Name].Visible.Bytes));
         foreach (string name in (ReadOnlySpan<string>)[Middle, Bottom, Other])
         {
             if (start._workshop.Has(name))
@@ -63,6 +63,9 @@ internal sealed class StartImage
 
     /// <summary>The external data file on the image's disk; it has room for a disk that grows.</summary>
     public static FileRegion DataRegion { get; } = new(1 << 20, (4096 * 512) + (64 << 10));
+
+    /// <summary>A disk that holds what a crash may have left of another one.</summary>
+    public static SimulatedDisk Copy(SimulatedDisk disk, ReadOnlySpan<byte> bytes) => new(bytes) { FirstFileBytes = disk.FirstFileBytes };
 
     /// <summary>Puts an image's disk on a host, with the data file on it if there is one.</summary>
     public static void Install(Shape shape, SimulatedHost host, SimulatedDisk disk)
@@ -148,11 +151,11 @@ internal sealed class StartImage
             await file.SetLengthAsync((long)_shape.UsedClusterCount << geometry.ClusterBits);
     }
 
-    /// <summary>The least keys that LUKS can have, and the fewest rounds to derive them.</summary>
-    private NewEncryption NewEncryption(Secret secret) => new()
+    /// <summary>The least keys that LUKS can have, and the fewest rounds to derive them; null for an image that is not encrypted.</summary>
+    public static NewEncryption? EncryptionOf(Shape shape) => shape.Secret is null ? null : new NewEncryption
     {
-        Method = _shape.Encryption,
-        Secret = secret,
+        Method = shape.Encryption,
+        Secret = shape.Secret,
         Cipher = new LuksCipher { Algorithm = "aes-128", Mode = "cbc" },
         Iterations = 1,
     };
@@ -167,7 +170,8 @@ internal sealed class StartImage
         using LuksKeys keys = await KeyReader.ReadAsync(file, await HeaderReader.ReadAsync(file));
         if (!keys.TryUnlock(secret.Bytes))
             throw new InvalidOperationException("the simulation has lost its password");
-        return new StoredSectors(keys.CreateCipher(), countsHostSectors: true);
+        return new StoredSectors(keys.CreateCipher(), countsHostSectors: true,
+            _shape.DataFile == DataFileKind.None ? 0 : (int)(DataRegion.Start / SectorContent.Bytes));
     }
 
     private CreateOptions CreateOptions() => new()
@@ -181,7 +185,7 @@ internal sealed class StartImage
         LazyRefcounts = _shape.HasLazyRefcounts,
         DataFile = _shape.DataFile == DataFileKind.None ? null : DataName,
         DataFileRaw = _shape.DataFile == DataFileKind.Raw,
-        Encryption = _shape.Secret is { } secret ? NewEncryption(secret) : null,
+        Encryption = EncryptionOf(_shape),
         Preallocation = _shape.IsPreallocated ? Preallocation.Metadata : Preallocation.Off,
         BackingFile = _shape.BackingDepth switch { 0 => null, 1 => Bottom, _ => Middle },
         BackingFormat = _shape.BackingDepth switch { 0 => null, 1 => "raw", _ => "qcow2" },

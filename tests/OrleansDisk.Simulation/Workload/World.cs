@@ -290,7 +290,7 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
         CrashState state = new StateSelection(1, random).Draw(writes);
         byte[] bytes = writes.Materialize(state);
         host.KillAll();
-        StartImage.Install(shape, host, new SimulatedDisk(bytes));
+        StartImage.Install(shape, host, StartImage.Copy(Disk, bytes));
         await RestartAsync(isDurable: true);
     }
 

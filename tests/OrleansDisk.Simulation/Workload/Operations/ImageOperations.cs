@@ -107,7 +107,7 @@ internal sealed record ReopenOperation(bool ReadOnlyBetween) : IOperation
         if (world.Disk.Unflushed.Count > 0)
             throw new SimulationFailure("close", $"{world.Disk.Unflushed.Count} writes are not on stable storage when the image is closed");
         PoisonFreeSpace(world.Disk, world.CheckFile().Header, world.Shape.DataFile == DataFileKind.None
-            ? world.Disk.Visible.Length : world.Disk.Visible.EndOfData((int)StartImage.DataRegion.Start));
+            ? world.Disk.Visible.Length : world.Disk.FirstFileBytes);
         if (ReadOnlyBetween)
             await world.ReadOnlyVisitAsync();
         await world.OpenAsync();
