@@ -61,7 +61,6 @@ public sealed class HandshakeTests
     }
 
     [Theory]
-    [InlineData((int)NbdOption.StartTls, 0)]
     [InlineData(4, 0)]
     [InlineData(11, 0)]
     [InlineData(0x7fffffff, 5000)]

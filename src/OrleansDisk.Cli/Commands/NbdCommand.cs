@@ -37,7 +37,10 @@ internal static class NbdCommand
           -e, --shared=N           clients at once (default: 1; 0: any number)
           -t, --persistent         go on when the last client has left
               --image-opts         FILE is a list of options: driver=qcow2,file.filename=...
-              --object=OBJECT      secret,id=ID,data=TEXT|file=FILE,format=raw|base64
+              --object=OBJECT      secret,id=ID,data=TEXT|file=FILE,format=raw|base64, or
+                                   tls-creds-x509,id=ID,dir=DIRECTORY,endpoint=server|client,verify-peer=yes|no
+              --tls-creds=ID       the credentials that clients must use TLS with; with -L, our own
+              --tls-hostname=NAME  with -L: the name that the server's certificate must have
               --cache=MODE         writeback (default), none, writethrough, directsync, unsafe
           -n, --nocache            as --cache=none
               --aio=AIO            threads, native or io_uring; without effect
@@ -72,7 +75,8 @@ internal static class NbdCommand
             new OptionSpec('o', "offset", HasValue: true), new OptionSpec('s', "snapshot", HasValue: false),
             new OptionSpec('l', "load-snapshot", HasValue: true), new OptionSpec('L', "list", HasValue: false),
             new OptionSpec('c', "connect", HasValue: true), new OptionSpec('d', "disconnect", HasValue: false),
-            new OptionSpec('T', "trace", HasValue: true),
+            new OptionSpec('T', "trace", HasValue: true), new OptionSpec('\0', "tls-creds", HasValue: true),
+            new OptionSpec('\0', "tls-hostname", HasValue: true),
         ],
         RunAsync);
 
@@ -118,6 +122,7 @@ internal static class NbdCommand
         {
             MaxConnections = options.ClientLimit,
             WaitAtConnectionLimit = true,
+            Tls = options.Tls,
             Log = line => Report(options, terminal, line),
         });
         if (!options.IsPersistent)

@@ -34,7 +34,12 @@ internal static class ExportList
         IReadOnlyList<NbdListedExport> exports;
         try
         {
-            exports = await NbdClient.ListAsync(new NbdClientOptions { Server = server });
+            exports = await NbdClient.ListAsync(new NbdClientOptions
+            {
+                Server = server,
+                Tls = NbdOptions.TlsOf(options, isServer: false),
+                TlsHostName = options.Value("tls-hostname"),
+            });
         }
         catch (IOException e)
         {

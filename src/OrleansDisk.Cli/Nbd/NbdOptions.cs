@@ -3,6 +3,7 @@ using System.Text;
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Commands;
 using OrleansDisk.Cli.Opening;
+using OrleansDisk.Nbd.Tls;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Io;
 
@@ -39,6 +40,9 @@ internal sealed record NbdOptions
     /// <summary>First byte of the disk that is served.</summary>
     public long OffsetBytes { get; init; }
 
+    /// <summary>What clients must use TLS with, or null.</summary>
+    public NbdTlsCredentials? Tls { get; init; }
+
     /// <summary>Clients served at once.</summary>
     public int ClientLimit { get; init; } = 1;
 
@@ -73,6 +77,7 @@ internal sealed record NbdOptions
             Description = Text(options.Value("description"), "export description"),
             Bitmaps = [.. options.Values("bitmap")],
             TellsAllocationDepth = options.Has("allocation-depth"),
+            Tls = TlsOf(options, isServer: true),
             ClientLimit = ClientsOf(options.Value("shared")),
             IsPersistent = options.Has("persistent"),
             IsReadOnly = options.Has("read-only"),
@@ -80,6 +85,21 @@ internal sealed record NbdOptions
             Forks = options.Has("fork"),
             PidFile = options.Value("pid-file"),
         };
+    }
+
+    /// <summary>The credentials of --tls-creds, or null.</summary>
+    public static NbdTlsCredentials? TlsOf(ParsedOptions options, bool isServer)
+    {
+        if (options.Value("tls-creds") is not { } id)
+            return null;
+        try
+        {
+            return Secrets.Parse(options.Values("object")).FindTls(id, isServer);
+        }
+        catch (CommandFailedException e)
+        {
+            throw new CommandFailedException($"Failed to get TLS creds: {e.Message}");
+        }
     }
 
     /// <summary>The TCP port.</summary>

@@ -126,7 +126,7 @@ internal sealed class DiskOpener
             case "null-co" or "null-aio":
                 return FileOpener.OpenNull(driver, options, access);
             case "nbd":
-                return await NbdAddress.Take(name ?? options.Take("filename"), options).OpenAsync(access != ImageAccess.Write);
+                return await NbdAddress.Take(name ?? options.Take("filename"), options, _request.Secrets).OpenAsync(access != ImageAccess.Write);
         }
         if (driver is not null && FileOpener.IsProtocol(driver))
         {

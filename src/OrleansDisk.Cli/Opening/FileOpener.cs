@@ -29,7 +29,7 @@ internal sealed class FileOpener(Func<string?, BlockOptions, ImageAccess, Task<I
         return protocol switch
         {
             "file" or "blkdebug" or "null-co" or "null-aio" => protocol,
-            "nbd" or "nbd+tcp" or "nbd+unix" => "nbd",
+            "nbd" or "nbd+tcp" or "nbd+unix" or "nbds" or "nbds+tcp" or "nbds+unix" => "nbd",
             "host_device" => "file",
             _ => throw new CommandFailedException($"Unknown protocol '{protocol}'"),
         };

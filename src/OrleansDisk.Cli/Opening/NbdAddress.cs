@@ -4,6 +4,7 @@ using System.Net.Sockets;
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening.Drivers;
 using OrleansDisk.Nbd.Client;
+using OrleansDisk.Nbd.Tls;
 
 namespace OrleansDisk.Cli.Opening;
 
@@ -26,20 +27,28 @@ internal sealed record NbdAddress
     /// <summary>The metadata context that is taken for the map of the disk (x-dirty-bitmap), or null for that of its allocation.</summary>
     private string? MapContext { get; init; }
 
+    /// <summary>What to use TLS with, or null.</summary>
+    private NbdTlsCredentials? Tls { get; init; }
+
+    /// <summary>The name that the server's certificate must have, or null: the host's.</summary>
+    private string? TlsHostName { get; init; }
+
     /// <summary>How long to try to connect.</summary>
     private TimeSpan OpenTimeout { get; init; }
 
     /// <summary>How long requests wait for a new connection when one has broken.</summary>
     private TimeSpan ReconnectDelay { get; init; }
 
-    /// <summary>Reads a name, nbd://, nbd+unix:// or nbd:, and takes the options of the driver.</summary>
+    /// <summary>Reads a name, nbd://, nbd+unix://, nbds://, nbds+unix:// or nbd:, and takes the options of the driver.</summary>
     /// <exception cref="CommandFailedException">It leads nowhere.</exception>
-    public static NbdAddress Take(string? name, BlockOptions options)
+    public static NbdAddress Take(string? name, BlockOptions options, Secrets secrets)
     {
         NbdAddress address = name is null ? FromOptions(options)
             : name.Contains("://", StringComparison.Ordinal) ? FromUri(name) : FromOldName(name);
         address = address with
         {
+            Tls = options.Take("tls-creds") is { } id ? secrets.FindTls(id, isServer: false) : address.Tls,
+            TlsHostName = options.Take("tls-hostname") ?? address.TlsHostName,
             MapContext = options.Take("x-dirty-bitmap"),
             OpenTimeout = TakeSeconds(options, "open-timeout"),
             ReconnectDelay = TakeSeconds(options, "reconnect-delay"),
@@ -57,6 +66,8 @@ internal sealed record NbdAddress
             Server = SocketPath is not null ? new UnixDomainSocketEndPoint(SocketPath) : new DnsEndPoint(Host, Port),
             Export = Export,
             MetaContext = MapContext ?? Allocation,
+            Tls = Tls,
+            TlsHostName = TlsHostName,
         };
         try
         {
@@ -81,15 +92,43 @@ internal sealed record NbdAddress
 
     private static NbdAddress FromUri(string name)
     {
-        const string query = "?socket=";
-        bool isUnix = name.StartsWith("nbd+unix:", StringComparison.Ordinal);
-        bool isValid = Uri.TryCreate(name, UriKind.Absolute, out Uri? uri);
-        if (!isValid || (isUnix ? !uri!.Query.StartsWith(query, StringComparison.Ordinal) || uri.Host.Length > 0 : uri!.Query.Length > 0))
+        string scheme = name[..name.IndexOf(':', StringComparison.Ordinal)];
+        bool isUnix = scheme.EndsWith("+unix", StringComparison.Ordinal);
+        if (!Uri.TryCreate(name, UriKind.Absolute, out Uri? uri) || (isUnix && uri.Host.Length > 0))
             throw new CommandFailedException("No valid URL specified");
-        string export = Uri.UnescapeDataString(uri.AbsolutePath.TrimStart('/'));
-        if (isUnix)
-            return new NbdAddress { SocketPath = Uri.UnescapeDataString(uri.Query[query.Length..]), Export = export };
-        return new NbdAddress { Host = uri.DnsSafeHost, Port = uri.Port > 0 ? uri.Port : DefaultPort, Export = export };
+        var query = uri.Query.TrimStart('?').Split('&', StringSplitOptions.RemoveEmptyEntries)
+            .Select(pair => pair.Split('=', 2)).ToLookup(pair => pair[0], pair => Uri.UnescapeDataString(pair[^1]))
+            .ToDictionary(values => values.Key, values => values.Last());
+        bool hasSocket = query.Remove("socket", out string? socket);
+        NbdTlsCredentials? tls = scheme.StartsWith("nbds", StringComparison.Ordinal) ? TakeTls(query) : null;
+        query.Remove("tls-hostname", out string? hostName);
+        if (hasSocket != isUnix || query.Count > 0 || (tls is null && hostName is not null))
+            throw new CommandFailedException("No valid URL specified");
+        return new NbdAddress
+        {
+            SocketPath = socket,
+            Host = uri.DnsSafeHost,
+            Port = uri.Port > 0 ? uri.Port : DefaultPort,
+            Export = Uri.UnescapeDataString(uri.AbsolutePath.TrimStart('/')),
+            Tls = tls,
+            TlsHostName = hostName,
+        };
+    }
+
+    /// <summary>The credentials of nbds://, whose names are those of libnbd.</summary>
+    private static NbdTlsCredentials TakeTls(Dictionary<string, string> query)
+    {
+        if (!query.Remove("tls-certificates", out string? directory))
+            throw new CommandFailedException("No valid URL specified; nbds:// needs ?tls-certificates=DIRECTORY");
+        bool verifiesPeer = !query.Remove("tls-verify-peer", out string? verify) || verify is not ("false" or "no" or "0" or "off");
+        try
+        {
+            return new NbdTlsCredentials(directory, isServer: false, verifiesPeer);
+        }
+        catch (IOException e)
+        {
+            throw new CommandFailedException(e.Message);
+        }
     }
 
     private static NbdAddress FromOldName(string name)

@@ -1,21 +1,27 @@
 using System.Buffers.Binary;
 using System.Text;
 using OrleansDisk.Nbd.Protocol;
+using OrleansDisk.Nbd.Tls;
 
 namespace OrleansDisk.Nbd.Client;
 
 /// <summary>The client's part of the handshake, up to the transmission phase.</summary>
 /// <param name="options">What is asked for.</param>
-/// <param name="stream">Where options go.</param>
-/// <param name="buffer">Where replies come from.</param>
-internal sealed class ClientHandshake(NbdClientOptions options, Stream stream, ReceiveBuffer buffer)
+/// <param name="connection">The connection.</param>
+internal sealed class ClientHandshake(NbdClientOptions options, Stream connection)
 {
     private const int GreetingBytes = 18;
     private const int OldstyleRestBytes = 8 + 4 + 124;
     private const int ExportNameReplyBytes = 10;
     private const int ExportNameZeroBytes = 124;
 
-    private readonly OptionExchange _exchange = new(stream, buffer);
+    private OptionExchange _exchange = null!; // from the greeting on
+
+    /// <summary>The connection, or what encrypts it.</summary>
+    public Stream Stream { get; private set; } = connection;
+
+    /// <summary>What was received and not taken.</summary>
+    public ReceiveBuffer Buffer { get; private set; } = new(connection);
 
     /// <summary>Comes to terms with the server.</summary>
     /// <exception cref="IOException">That fails; the message says why.</exception>
@@ -56,21 +62,38 @@ internal sealed class ClientHandshake(NbdClientOptions options, Stream stream, R
     /// <summary>Takes the greeting and answers it; null when it is of the oldstyle, which says all in one piece.</summary>
     private async Task<NbdHandshakeFlags?> GreetAsync(CancellationToken cancellation)
     {
-        ReadOnlyMemory<byte> greeting = await buffer.PeekAsync(GreetingBytes, cancellation);
+        ReadOnlyMemory<byte> greeting = await Buffer.PeekAsync(GreetingBytes, cancellation);
         if (BinaryPrimitives.ReadUInt64BigEndian(greeting.Span) != NbdMagic.Greeting)
             throw new IOException("the server does not speak NBD");
         ulong style = BinaryPrimitives.ReadUInt64BigEndian(greeting.Span[8..]);
         if (style == NbdMagic.Oldstyle)
-            return null;
+            return options.Tls is null ? null : throw new IOException("Server does not support STARTTLS");
         if (style != NbdMagic.Option)
             throw new IOException("the server does not speak NBD, oldstyle or newstyle");
         NbdHandshakeFlags offered = (NbdHandshakeFlags)BinaryPrimitives.ReadUInt16BigEndian(greeting.Span[16..])
             & (NbdHandshakeFlags.FixedNewstyle | NbdHandshakeFlags.NoZeroes);
-        buffer.Skip(GreetingBytes);
+        Buffer.Skip(GreetingBytes);
         byte[] flags = new byte[sizeof(uint)];
         BinaryPrimitives.WriteUInt32BigEndian(flags, (uint)offered); // the client's flags are the server's
-        await stream.WriteAsync(flags, cancellation);
+        await Stream.WriteAsync(flags, cancellation);
+        _exchange = new OptionExchange(Stream, Buffer);
+        if (options.Tls is { } credentials)
+            await StartTlsAsync(credentials, offered, cancellation);
         return offered;
+    }
+
+    private async Task StartTlsAsync(NbdTlsCredentials credentials, NbdHandshakeFlags offered, CancellationToken cancellation)
+    {
+        if (!offered.HasFlag(NbdHandshakeFlags.FixedNewstyle))
+            throw new IOException("Server does not support STARTTLS");
+        (NbdOptionReply reply, string text) = await _exchange.RunAsync(NbdOption.StartTls, [], (_, _) => { }, cancellation);
+        Require(reply, text, NbdOption.StartTls);
+        // What was sent in the open would count as encrypted.
+        if (!Buffer.IsEmpty)
+            throw new IOException("the server broke the protocol: plain bytes after STARTTLS");
+        Stream = await credentials.ConnectAsync(Stream, options.CertificateName, cancellation);
+        Buffer = new ReceiveBuffer(Stream);
+        _exchange = new OptionExchange(Stream, Buffer);
     }
 
     /// <summary>Enters the transmission phase with GO; null when the server does not know it.</summary>
@@ -98,7 +121,7 @@ internal sealed class ClientHandshake(NbdClientOptions options, Stream stream, R
         byte[] reply = new byte[ExportNameReplyBytes + (noZeroes ? 0 : ExportNameZeroBytes)];
         try
         {
-            await buffer.TakeAsync(reply, cancellation);
+            await Buffer.TakeAsync(reply, cancellation);
         }
         catch (EndOfStreamException e)
         {
@@ -115,9 +138,9 @@ internal sealed class ClientHandshake(NbdClientOptions options, Stream stream, R
     {
         if (options.Export.Length > 0)
             throw new IOException("Server does not support non-empty export names");
-        buffer.Skip(2 * sizeof(ulong));
+        Buffer.Skip(2 * sizeof(ulong));
         byte[] rest = new byte[OldstyleRestBytes];
-        await buffer.TakeAsync(rest, cancellation);
+        await Buffer.TakeAsync(rest, cancellation);
         return new NegotiatedExport
         {
             Bytes = Size(rest),
@@ -175,9 +198,7 @@ internal sealed class ClientHandshake(NbdClientOptions options, Stream stream, R
 
     private async Task<bool> AskAsync(NbdOption option, byte[] data, CancellationToken cancellation)
     {
-        (NbdOptionReply reply, string text) = await _exchange.RunAsync(option, data, (_, _) => { }, cancellation);
-        if (reply is NbdOptionReply.ErrorTlsRequired)
-            Require(reply, text, option);
+        (NbdOptionReply reply, string _) = await _exchange.RunAsync(option, data, (_, _) => { }, cancellation);
         return reply == NbdOptionReply.Acknowledge;
     }
 
@@ -227,13 +248,15 @@ internal sealed class ClientHandshake(NbdClientOptions options, Stream stream, R
         {
             NbdOptionReply.Acknowledge => null,
             NbdOptionReply.ErrorUnknown => "Requested export not available",
-            NbdOptionReply.ErrorPolicy => $"Denied by server for option {(uint)option} ({option})",
-            NbdOptionReply.ErrorTlsRequired => $"Server requires TLS to be enabled for option {(uint)option} ({option})",
-            NbdOptionReply.ErrorShutdown => "Server shutting down before option " + (uint)option,
-            NbdOptionReply.ErrorBlockSizeRequired => "Server requires INFO_BLOCK_SIZE for option " + (uint)option,
-            _ => $"Server refuses option {(uint)option} ({option}): {reply}",
+            NbdOptionReply.ErrorPolicy => $"Denied by server for option {NameOf(option)}",
+            NbdOptionReply.ErrorTlsRequired => $"TLS negotiation required before option {NameOf(option)}\nDid you forget a valid tls-creds?",
+            NbdOptionReply.ErrorShutdown => $"Server shutting down before option {NameOf(option)}",
+            NbdOptionReply.ErrorBlockSizeRequired => $"Server requires INFO_BLOCK_SIZE for option {NameOf(option)}",
+            _ => $"Server refuses option {NameOf(option)}: {reply}",
         };
         if (message is not null)
             throw new IOException(text.Length > 0 ? $"{message}\nserver reported: {text}" : message);
     }
+
+    private static string NameOf(NbdOption option) => $"{(uint)option} ({option.ToString().ToLowerInvariant()})";
 }

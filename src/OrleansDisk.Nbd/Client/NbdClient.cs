@@ -61,25 +61,29 @@ public sealed class NbdClient : IAsyncDisposable
     /// <summary>Connects to a server.</summary>
     /// <exception cref="IOException">The server can't be reached, or does not have the export; the message says which.</exception>
     public static Task<NbdClient> ConnectAsync(NbdClientOptions options, CancellationToken cancellation = default) =>
-        HandshakeAsync(options, async (stream, buffer) =>
-            new NbdClient(stream, buffer, await new ClientHandshake(options, stream, buffer).RunAsync(cancellation)), cancellation);
+        HandshakeAsync(options, async handshake =>
+        {
+            NegotiatedExport export = await handshake.RunAsync(cancellation);
+            return new NbdClient(handshake.Stream, handshake.Buffer, export);
+        }, cancellation);
 
     /// <summary>What a server has to offer; the export that the options name does not matter.</summary>
     /// <exception cref="IOException">The server can't be reached, or does not tell; the message says which.</exception>
     public static Task<IReadOnlyList<NbdListedExport>> ListAsync(NbdClientOptions options, CancellationToken cancellation = default) =>
-        HandshakeAsync(options, async (stream, buffer) =>
+        HandshakeAsync(options, async handshake =>
         {
-            await using (stream)
-                return await new ClientHandshake(options, stream, buffer).ListAsync(cancellation);
+            IReadOnlyList<NbdListedExport> exports = await handshake.ListAsync(cancellation);
+            await handshake.Stream.DisposeAsync();
+            return exports;
         }, cancellation);
 
     private static async Task<T> HandshakeAsync<T>(
-        NbdClientOptions options, Func<Stream, ReceiveBuffer, Task<T>> handshake, CancellationToken cancellation)
+        NbdClientOptions options, Func<ClientHandshake, Task<T>> run, CancellationToken cancellation)
     {
         Stream stream = new NetworkStream(await options.ConnectAsync(cancellation), ownsSocket: true);
         try
         {
-            return await handshake(stream, new ReceiveBuffer(stream));
+            return await run(new ClientHandshake(options, stream));
         }
         catch (Exception e)
         {

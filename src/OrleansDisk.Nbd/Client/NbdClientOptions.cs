@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using OrleansDisk.Nbd.Tls;
 
 namespace OrleansDisk.Nbd.Client;
 
@@ -15,12 +16,21 @@ public sealed record NbdClientOptions
     /// <summary>The metadata context that <see cref="NbdClient.GetBlockStatusAsync"/> is to tell of, or null for none.</summary>
     public string? MetaContext { get; init; }
 
+    /// <summary>What to use TLS with, or null: the connection is plain. A server that can't do TLS is refused.</summary>
+    public NbdTlsCredentials? Tls { get; init; }
+
+    /// <summary>The name that the server's certificate must have; null: that of <see cref="Server"/>.</summary>
+    public string? TlsHostName { get; init; }
+
     /// <summary>The server as people write it: a path, or HOST:PORT.</summary>
     internal string ServerName => Server switch
     {
         DnsEndPoint dns => $"{dns.Host}:{dns.Port}",
         _ => Server.ToString() ?? "",
     };
+
+    /// <summary>The name that the server's certificate must have, or null: a unix socket has none.</summary>
+    internal string? CertificateName => TlsHostName ?? (Server as DnsEndPoint)?.Host ?? (Server as IPEndPoint)?.Address.ToString();
 
     /// <exception cref="IOException">The server can't be reached; the message names it.</exception>
     internal async Task<Socket> ConnectAsync(CancellationToken cancellation)

@@ -9,6 +9,8 @@ internal sealed class ReceiveBuffer(Stream stream)
     private int _start;
     private int _end;
 
+    public bool IsEmpty => _start == _end;
+
     /// <summary>Receives until a number of bytes can be looked at; they stay until they are taken.</summary>
     /// <param name="bytes">At most 16 KiB.</param>
     /// <param name="cancellation">Ends waiting.</param>

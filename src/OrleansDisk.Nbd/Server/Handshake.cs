@@ -4,7 +4,7 @@ using OrleansDisk.Nbd.Protocol;
 
 namespace OrleansDisk.Nbd.Server;
 
-/// <summary>The handshake of one connection: fixed newstyle, without TLS (NBD protocol, "Handshake").</summary>
+/// <summary>The handshake of one connection: fixed newstyle; TLS is forced or not to be had (NBD protocol, "Handshake").</summary>
 internal sealed class Handshake(
     Connection connection, StreamSocket socket, HandshakeDeadline deadline, CancellationToken cancellation)
 {
@@ -16,6 +16,7 @@ internal sealed class Handshake(
     private readonly byte[] _data = new byte[MaxOptionBytes];
     private bool _fixedNewstyle;
     private bool _noZeroes;
+    private bool _isEncrypted;
     private bool _structuredReplies;
     private ContextSelection? _contexts;
     private INbdExport? _export;
@@ -116,6 +117,8 @@ internal sealed class Handshake(
     private bool Answer(NbdOption option, ReadOnlySpan<byte> data, out NegotiatedExport? negotiated)
     {
         negotiated = null;
+        if (connection.Options.Tls is not null && !_isEncrypted && option is not (NbdOption.StartTls or NbdOption.Abort))
+            return RefuseBeforeTls(option);
         if (option == NbdOption.ExportName)
         {
             negotiated = AnswerExportName(data);
@@ -143,6 +146,48 @@ internal sealed class Handshake(
         return isLast;
     }
 
+    /// <summary>The protocol's mode FORCEDTLS; true when the connection is to be closed, since EXPORT_NAME can't be refused.</summary>
+    private bool RefuseBeforeTls(NbdOption option)
+    {
+        string message = $"Option 0x{(uint)option:x} not permitted before TLS";
+        if (option == NbdOption.ExportName)
+        {
+            connection.LogViolation(message);
+            return true;
+        }
+        _replies.Fail(NbdOptionReply.ErrorTlsRequired, message);
+        _replies.Send();
+        return false;
+    }
+
+    /// <summary>"NBD_OPT_STARTTLS". Nothing that was agreed on in the open counts any more.</summary>
+    private void StartTls(OptionData data)
+    {
+        data.MustEnd();
+        if (_isEncrypted)
+            throw new InvalidOptionException("TLS already enabled");
+        if (connection.Options.Tls is not { } credentials)
+        {
+            _replies.Fail(NbdOptionReply.ErrorPolicy, "TLS not configured");
+            return;
+        }
+        _replies.Acknowledge();
+        _replies.Send();
+        try
+        {
+            socket.StartTls(credentials);
+        }
+        catch (IOException e)
+        {
+            connection.LogViolation(e.Message);
+            throw new ConnectionEndedException();
+        }
+        _isEncrypted = true;
+        _structuredReplies = false;
+        _contexts = null;
+        CloseSession();
+    }
+
     private void AnswerStateless(NbdOption option, OptionData data)
     {
         switch (option)
@@ -166,7 +211,7 @@ internal sealed class Handshake(
                 AnswerMetaContext(option == NbdOption.SetMetaContext, data);
                 break;
             case NbdOption.StartTls:
-                _replies.Fail(NbdOptionReply.ErrorUnsupported, "this server does not do TLS");
+                StartTls(data);
                 break;
             default:
                 _replies.Fail(NbdOptionReply.ErrorUnsupported, $"option {(uint)option} is not known here");

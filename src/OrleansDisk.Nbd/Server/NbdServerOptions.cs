@@ -1,3 +1,5 @@
+using OrleansDisk.Nbd.Tls;
+
 namespace OrleansDisk.Nbd.Server;
 
 /// <summary>Limits of an <see cref="NbdServer"/> and where its messages go.</summary>
@@ -32,6 +34,9 @@ public sealed class NbdServerOptions
     /// clients that do not read their replies can't starve the others.
     /// </summary>
     public long MaxBytesInFlight { get; init; } = 512L << 20;
+
+    /// <summary>What every client must use TLS with, before anything else; null: no client can.</summary>
+    public NbdTlsCredentials? Tls { get; init; }
 
     /// <summary>Where time comes from.</summary>
     public TimeProvider TimeProvider { get; init; } = TimeProvider.System;

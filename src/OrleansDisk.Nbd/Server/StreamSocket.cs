@@ -1,5 +1,7 @@
+using System.Net.Security;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
+using OrleansDisk.Nbd.Tls;
 
 namespace OrleansDisk.Nbd.Server;
 
@@ -28,9 +30,10 @@ internal sealed unsafe partial class StreamSocket : IDisposable
     private const short PollIn = 1;
     private const short PollOut = 4;
 
-    private readonly Socket _socket;
-    private readonly int _descriptor;
     private readonly Lock _closing = new();
+    private Socket _socket;
+    private int _descriptor;
+    private TlsRelay? _relay;
     private bool _closed;
 
     public StreamSocket(Socket socket)
@@ -146,11 +149,28 @@ internal sealed unsafe partial class StreamSocket : IDisposable
         }
     }
 
+    /// <summary>Goes on encrypted, after a TLS handshake; on the thread that receives and sends, with nothing under way.</summary>
+    /// <exception cref="IOException">The handshake failed; the message says why.</exception>
+    public void StartTls(NbdTlsCredentials credentials)
+    {
+        Socket client = _socket;
+        SslStream tls = credentials.Accept(new NetworkStream(client, ownsSocket: true));
+        var relay = new TlsRelay(tls, client, out Socket inner);
+        lock (_closing)
+        {
+            (_socket, _descriptor, _relay) = (inner, (int)inner.Handle, relay);
+        }
+    }
+
     /// <summary>Ends a receive under way, now or later; any thread, any time.</summary>
     public void ShutDownReceive() => ShutDown(SocketShutdown.Receive);
 
     /// <summary>Ends a receive and a send under way, now or later; any thread, any time.</summary>
-    public void ShutDownBoth() => ShutDown(SocketShutdown.Both);
+    public void ShutDownBoth()
+    {
+        ShutDown(SocketShutdown.Both);
+        _relay?.Abort();
+    }
 
     public void Dispose()
     {
@@ -160,6 +180,7 @@ internal sealed unsafe partial class StreamSocket : IDisposable
             _closed = true;
             _socket.Dispose();
         }
+        _relay?.Dispose();
     }
 
     /// <summary>What of it came about; nothing when a signal came first.</summary>

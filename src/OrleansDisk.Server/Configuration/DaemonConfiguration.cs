@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text;
 using Microsoft.Extensions.Configuration;
 using OrleansDisk.Abstractions;
+using OrleansDisk.Nbd.Tls;
 
 namespace OrleansDisk.Server.Configuration;
 
@@ -61,6 +62,7 @@ internal static class DaemonConfiguration
             Exports = [.. settings.Sections("Exports").Select(export => ReadExport(export.Name, export.Settings))],
             UnixSockets = listen.Texts("Unix"),
             TcpAddresses = [.. listen.Texts("Tcp").Select(ReadAddress)],
+            Tls = ReadTls(listen.Section("Tls")),
             ExportsPools = settings.Flag("ExportsPools", otherwise: true),
             IdleTime = settings.Time("IdleTime", TimeSpan.FromMinutes(5), least: TimeSpan.FromSeconds(1)),
             DrainTime = settings.Time("DrainTime", TimeSpan.FromSeconds(10), least: TimeSpan.Zero),
@@ -132,6 +134,23 @@ internal static class DaemonConfiguration
             [.. settings.Texts("Bitmaps").Distinct()]);
         settings.MustEnd();
         return export;
+    }
+
+    private static NbdTlsCredentials? ReadTls(SettingsReader settings)
+    {
+        string? directory = settings.Text("Directory");
+        bool verifiesPeer = settings.Flag("VerifyPeer", otherwise: true);
+        settings.MustEnd();
+        if (string.IsNullOrEmpty(directory))
+            return null;
+        try
+        {
+            return new NbdTlsCredentials(directory, isServer: true, verifiesPeer);
+        }
+        catch (IOException e)
+        {
+            throw new ConfigurationException(settings.NameOf("Directory"), e.Message);
+        }
     }
 
     private static TcpSetting ReadAddress(string text)

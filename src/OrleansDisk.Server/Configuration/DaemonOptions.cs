@@ -1,3 +1,5 @@
+using OrleansDisk.Nbd.Tls;
+
 namespace OrleansDisk.Server.Configuration;
 
 /// <summary>A setting is wrong; the message names it.</summary>
@@ -14,6 +16,9 @@ internal sealed record DaemonOptions
     public required IReadOnlyList<string> UnixSockets { get; init; }
 
     public required IReadOnlyList<TcpSetting> TcpAddresses { get; init; }
+
+    /// <summary>What every client must use TLS with, or null: the connections are plain.</summary>
+    public required NbdTlsCredentials? Tls { get; init; }
 
     /// <summary>Whether every image of a pool is an export.</summary>
     public required bool ExportsPools { get; init; }

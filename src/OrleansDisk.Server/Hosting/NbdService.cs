@@ -26,6 +26,7 @@ internal sealed class NbdService : IHostedService, IAsyncDisposable
             MaxConnections = options.MaxConnections,
             MaxBytesInFlight = options.MaxBytesInFlight,
             HandshakeTimeout = options.HandshakeTime,
+            Tls = options.Tls,
             TimeProvider = time,
             Log = line => Log.OfConnection(logger, line),
         })

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text;
 using OrleansDisk.Grains.Tests.Fixtures;
+using OrleansDisk.Nbd.Tests.Fixtures;
 
 namespace OrleansDisk.Grains.Tests.Daemon;
 
@@ -31,6 +32,22 @@ public sealed class DaemonTests
         Assert.Equal("2097152", (await Tool.RunAsync("nbdinfo", "--size", daemon.Uri("vm/late"))).Trim());
         Assert.Equal(0, await daemon.StopAsync(RunningDaemon.Interrupt));
         File.Delete(pool.File(".hidden.qcow2"));
+        await pool.CheckAllAsync();
+    }
+
+    [Fact]
+    public async Task With_certificates_every_client_must_use_tls()
+    {
+        using var pool = new PoolDirectory();
+        await pool.CreateAsync("disk", "2M");
+        string certificates = TlsFiles.Create(pool.File("tls"));
+        using RunningDaemon daemon = await RunningDaemon.StartAsync(pool, "--set", $"Listen:Tls:Directory={certificates}");
+        string options = $"driver=nbd,server.type=unix,server.path={pool.File("nbd.sock")},export=vm/disk,tls-creds=tls0,tls-hostname=disks.test";
+        string credentials = $"tls-creds-x509,id=tls0,dir={certificates},endpoint=client";
+        await Tool.RunAsync("qemu-io", "--object", credentials, "--image-opts", options, "-c", "write -P 5 0 1M", "-c", "read -P 5 0 1M");
+        string plain = await Tool.RunAsync("sh", "-c", $"qemu-img info {daemon.Uri("vm/disk")} 2>&1; true");
+        Assert.Contains("TLS negotiation required before option 7 (go)", plain, StringComparison.Ordinal);
+        Assert.Equal(0, await daemon.StopAsync());
         await pool.CheckAllAsync();
     }
 
