@@ -83,6 +83,36 @@ public sealed class EncryptedTests : IDisposable
         disk.QemuIo("write -P 0x41 3k 200k", "read -P 0x41 3k 200k");
     }
 
+    /// <summary>QEMU's own read as what the zeros in the file decipher to.</summary>
+    [Theory]
+    [InlineData(EncryptionMethod.Luks, Preallocation.Metadata, false)]
+    [InlineData(EncryptionMethod.Luks, Preallocation.Full, false)]
+    [InlineData(EncryptionMethod.Luks, Preallocation.Falloc, true)]
+    [InlineData(EncryptionMethod.Aes, Preallocation.Metadata, true)]
+    public async Task A_preallocated_disk_reads_as_zeros_and_is_written_where_its_space_is(EncryptionMethod method, Preallocation preallocation, bool hasSubclusters)
+    {
+        var disk = new EncryptedDisk(_path, "made here");
+        using Secret secret = disk.NewSecret();
+        await CreateOperation.CreateAsync(_path, new CreateOptions
+        {
+            VirtualBytes = DiskBytes,
+            ExtendedL2 = hasSubclusters,
+            Preallocation = preallocation,
+            Encryption = new NewEncryption { Method = method, Secret = secret, Iterations = 1000 },
+        });
+        byte[] model = new byte[DiskBytes];
+        await disk.HoldsAsync(model);
+        long length = new FileInfo(_path).Length;
+        await Exclusive.Run(async () =>
+        {
+            await using Qcow2Image image = await Qcow2Image.OpenAsync(_path, disk.Writing(65536));
+            model.AsSpan(1000, 100_000).Fill(0x31);
+            await image.WriteAsync(1000, model.AsMemory(1000, 100_000));
+        });
+        Assert.Equal(length, new FileInfo(_path).Length);
+        await disk.HoldsAsync(model);
+    }
+
     [Theory]
     [InlineData("luks")]
     [InlineData("aes")]

@@ -99,7 +99,7 @@ internal sealed class ConvertTarget
     /// Whether what was never written reads as something: what a device held, or what an unwritten encrypted cluster deciphers to.
     /// </summary>
     private bool HoldsOldBytes(OpenedDisk target) => target.Source is LuksImage or RawImage { IsDevice: true }
-        || target.Image is { } image && image.Header.Encryption != Qcow2.Format.EncryptionMethod.None && _new!["preallocation"] is not (null or "off");
+        || target.Image is { Header: { Version: < 3, Encryption: not Qcow2.Format.EncryptionMethod.None } } && _new!["preallocation"] is not (null or "off");
 
     private void Tell(string what, long offset, Exception error)
     {

@@ -92,7 +92,7 @@ public static class CreateOperation
         FilePreallocation.EnsurePossible(file, preallocation);
         await EmptyAsync(file);
         byte[] l1Table = new byte[(long)header.L1EntryCount * sizeof(ulong)];
-        await WriteL2TablesAsync(file, geometry, layout.Place(dataClusterCount), l1Table, preallocation);
+        await WriteL2TablesAsync(file, header, layout.Place(dataClusterCount), l1Table, preallocation);
         header = header with { L1Table = geometry.OffsetOf(new HostCluster(layout.L1Cluster)) };
         if (keys is not null)
             header = await WriteKeysAsync(file, header, geometry.OffsetOf(new HostCluster(layout.PlaceKeys())), keys);
@@ -181,8 +181,12 @@ public static class CreateOperation
     }
 
     private static async Task WriteL2TablesAsync(
-        IBlockFile file, ClusterGeometry geometry, IEnumerable<L2Placement> placements, byte[] l1Table, Preallocation preallocation)
+        IBlockFile file, Header header, IEnumerable<L2Placement> placements, byte[] l1Table, Preallocation preallocation)
     {
+        ClusterGeometry geometry = header.Geometry;
+        // Zeros in the file are not zeros of an encrypted disk. QEMU lets it read as what they decipher to, as does version 2 here.
+        bool saysZero = header.Encryption != EncryptionMethod.None && header.Version >= 3
+            && !header.Autoclear.HasFlag(AutoclearFeatures.RawExternalData);
         byte[] table = new byte[geometry.ClusterBytes];
         long tableCluster = 0;
         foreach (L2Placement run in placements)
@@ -198,8 +202,8 @@ public static class CreateOperation
                 await FilePreallocation.RunAsync(file, run.FirstData << geometry.ClusterBits, (long)run.Count << geometry.ClusterBits, preallocation);
             for (int i = 0; i < run.Count; i++)
             {
-                HostOffset data = geometry.OffsetOf(new HostCluster(run.FirstData + i));
-                L2Entry.Data(data, copied: true).WriteTo(table, run.FirstEntry + i, geometry);
+                var entry = L2Entry.Data(geometry.OffsetOf(new HostCluster(run.FirstData + i)), copied: true);
+                (saysZero ? entry.WithZero(geometry) : entry).WriteTo(table, run.FirstEntry + i, geometry);
             }
         }
         await WriteTableAsync();

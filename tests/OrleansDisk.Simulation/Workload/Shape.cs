@@ -142,12 +142,12 @@ internal sealed record Shape
     }
 
     /// <summary>
-    /// The shape encrypted, one in eight of those that can be; preallocated clusters would not read as zeros, and some of the images
+    /// The shape encrypted, one in eight of those that can be; preallocated clusters of version 2 would not read as zeros, and some of the images
     /// that are there already are encrypted. The keys of LUKS take some half a megabyte and most of an opening's time.
     /// </summary>
     public Shape OrEncrypted(Random random)
     {
-        bool isPossible = !IsPreallocated && Fixture < 0 && DataFile != DataFileKind.Raw;
+        bool isPossible = !(IsPreallocated && Version < 3) && Fixture < 0 && DataFile != DataFileKind.Raw;
         return !isPossible || random.Next(8) != 0 ? this
             : this with { Encryption = random.Next(3) == 0 ? EncryptionMethod.Luks : EncryptionMethod.Aes };
     }
