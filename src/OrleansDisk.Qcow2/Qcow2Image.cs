@@ -29,7 +29,7 @@ public sealed partial class Qcow2Image : IWritableDisk
     private readonly CompressedWriter _compressedWriter;
     private Task? _closing;
 
-    private Qcow2Image(IBlockFile file, ImageMetadata metadata, SectorCipher? cipher, IDiskSource? backing)
+    private Qcow2Image(IBlockFile file, ImageMetadata metadata, SectorCipher? cipher, IDiskSource? backing, bool notesAllZeroes)
     {
         _file = file;
         _metadata = metadata;
@@ -40,7 +40,7 @@ public sealed partial class Qcow2Image : IWritableDisk
             _data = new EncryptedGuestData(_data, cipher, countsHostSectors: metadata.Header.Encryption == EncryptionMethod.Luks);
         _reader = new GuestReader(metadata, _data, backing);
         _writer = new GuestWriter(metadata, _data, _reader);
-        _zeroes = new GuestZeroes(metadata, _reader, _writer, backing is not null);
+        _zeroes = new GuestZeroes(metadata, _reader, _writer, backing, notesAllZeroes);
         _resize = new DiskResize(metadata, _data, backing, _writer, _zeroes);
         _compressedWriter = new CompressedWriter(metadata);
         _bitmaps = new ImageBitmaps(metadata);
@@ -112,7 +112,7 @@ public sealed partial class Qcow2Image : IWritableDisk
             ImageMetadata metadata = await ImageMetadata.LoadAsync(file, dataFile, header, options);
             IDiskSource? backing = options.Backing
                 ?? (options.OpenBacking ? await BackingChain.OpenAsync(file.Name, header, options, above) : null);
-            return await StartAsync(new Qcow2Image(file, metadata, cipher, backing));
+            return await StartAsync(new Qcow2Image(file, metadata, cipher, backing, options.NotesAllZeroes));
         }
         catch when (dataFile is not null)
         {

@@ -62,6 +62,13 @@ public sealed record Qcow2OpenOptions
     /// </summary>
     public bool KeepDiscardedClusters { get; init; }
 
+    /// <summary>
+    /// Whether zeros that are written get an entry even where nothing is allocated and zeros are read already, as QEMU has it: who
+    /// looks at the image alone sees that they were written, and for each L2 table that they touch there is one. Else they change
+    /// nothing there. Discards never do.
+    /// </summary>
+    public bool NotesAllZeroes { get; init; }
+
     /// <summary>Whether refcounts may be written late (lazy-refcounts), or null: what the image says.</summary>
     public bool? LazyRefcounts { get; init; }
 

@@ -79,6 +79,52 @@ public sealed class ZeroClusterTests
     }
 
     [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task Zeros_over_nothing_get_an_entry_only_when_all_are_to_be_noted(bool notesAll)
+    {
+        using var directory = new TemporaryDirectory();
+        string path = directory.Path("disk");
+        Disk.Create(path, 8 * 65536, "cluster_size=64k");
+        await Exclusive.Run(async () =>
+        {
+            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(65536) with { NotesAllZeroes = notesAll });
+            await image.WriteZeroesAsync(0, 65536, mayUnmap: false);
+            await image.WriteZeroesAsync(65536 + 512, 1000, mayUnmap: true);
+            await image.DiscardAsync(4 * 65536, 65536);
+            DiskExtentState expected = notesAll ? DiskExtentState.Zero : DiskExtentState.Unallocated;
+            DiskExtent zeroed = await image.GetExtentAsync(0, 8 * 65536);
+            Assert.Equal((expected, notesAll ? 2 * 65536L : 8 * 65536), (zeroed.State, zeroed.Bytes));
+            Assert.Equal(DiskExtentState.Unallocated, (await image.GetExtentAsync(4 * 65536, 65536)).State);
+        });
+        await Judge.FindsCleanAsync(path);
+        Judge.ReadsAs(path, new byte[8 * 65536]);
+    }
+
+    [Fact]
+    public async Task Zeros_in_a_part_of_a_cluster_take_no_space_when_the_rest_reads_as_zeros_below()
+    {
+        using var directory = new TemporaryDirectory();
+        string path = directory.Path("disk");
+        Disk.Create(directory.Path("base"), 4 * 65536, "cluster_size=64k");
+        Disk.QemuIo(directory.Path("base"), "write -P 0xaa 70000 10", "write -P 0xaa 196608 65536");
+        Disk.CreateOverlay(path, "base", "qcow2", 4 * 65536, "cluster_size=64k");
+        await Exclusive.Run(async () =>
+        {
+            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(65536));
+            await image.WriteZeroesAsync(1000, 3000, mayUnmap: false);
+            await image.WriteZeroesAsync(65536 + 512, 60_000, mayUnmap: false);
+            await image.WriteZeroesAsync((3 * 65536) + 512, 512, mayUnmap: false);
+            Assert.Equal(DiskExtentState.Zero, (await image.GetExtentAsync(0, 65536)).State);
+            Assert.Equal(DiskExtentState.Data, (await image.GetExtentAsync(65536, 65536)).State);
+            Assert.Equal(DiskExtentState.Unallocated, (await image.GetExtentAsync(2 * 65536, 65536)).State);
+            Assert.Equal(DiskExtentState.Data, (await image.GetExtentAsync(3 * 65536, 65536)).State);
+        });
+        await Judge.FindsCleanAsync(path);
+        Disk.QemuIo(path, "read -P 0 0 192k", "read -P 0xaa 192k 512", "read -P 0 197120 512", "read -P 0xaa 197632 64512");
+    }
+
+    [Theory]
     [InlineData("metadata", 65536, 16)]
     [InlineData("falloc", 4096, 16)]
     [InlineData("full", 65536, 1)]

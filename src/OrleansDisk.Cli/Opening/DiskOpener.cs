@@ -235,6 +235,7 @@ internal sealed class DiskOpener
             {
                 Access = access,
                 PassDiscard = passDiscard,
+                NotesAllZeroes = true,
                 Snapshot = isTop ? _request.Snapshot : null,
                 OpenBacking = opensBacking,
                 Backing = backing,

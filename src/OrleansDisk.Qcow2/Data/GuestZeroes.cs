@@ -2,17 +2,27 @@ using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Metadata;
+using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Qcow2.Data;
 
 /// <summary>Makes ranges read as zeros by their entries alone where it can, and discards clusters.</summary>
-internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, GuestWriter writer, bool hasBacking)
+/// <param name="metadata">The image's metadata.</param>
+/// <param name="reader">Reads the disk.</param>
+/// <param name="writer">Writes what entries can't say.</param>
+/// <param name="backing">What lies below the image, or null.</param>
+/// <param name="notesAll">See <see cref="Qcow2OpenOptions.NotesAllZeroes"/>.</param>
+internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, GuestWriter writer, IDiskSource? backing, bool notesAll)
 {
     /// <summary>L2 tables that are removed before their clusters are freed.</summary>
     private const int TablesPerWriteBack = 64;
 
     private readonly ClusterGeometry _geometry = metadata.Geometry;
     private readonly RawDataZeroes _rawData = new(metadata, writer);
+    private readonly IReadOnlyList<MapLayer> _belowLayers = backing is null ? [] : MapOperation.LayersOf(backing);
+
+    /// <summary>Whether zeros get an entry even where everything reads as zeros already; version 2 has none for them.</summary>
+    private readonly bool _notesAll = notesAll && metadata.Header.Version >= 3;
 
     /// <summary>What becomes of an entry.</summary>
     private enum Change
@@ -62,7 +72,8 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
                 continue;
             }
             long partBytes = Math.Min(end.Bytes, PartEnd(offset, subclusterCount)) - offset.Bytes;
-            await ZeroPartAsync(cluster, offset, partBytes);
+            if (!await TryZeroAroundAsync(cluster, offset, partBytes, mayUnmap))
+                await ZeroPartAsync(cluster, offset, partBytes);
             offset += partBytes;
         }
     }
@@ -73,7 +84,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
     /// </summary>
     public async ValueTask DiscardAsync(GuestOffset offset, long bytes)
     {
-        if (metadata.Header.Version < 3 && hasBacking)
+        if (metadata.Header.Version < 3 && backing is not null)
             return;
         GuestOffset end = offset + bytes;
         var first = new GuestCluster(_geometry.ClusterCount(offset.Bytes));
@@ -129,7 +140,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         }
     }
 
-    private bool CanSayZero(bool mayUnmap) => metadata.Header.Version >= 3 || (mayUnmap && !hasBacking);
+    private bool CanSayZero(bool mayUnmap) => metadata.Header.Version >= 3 || (mayUnmap && backing is null);
 
     /// <summary>Clusters that lie whole in the range; the last one of the disk may be cut by the disk's end.</summary>
     private long WholeClusterCount(GuestOffset offset, GuestOffset end)
@@ -169,7 +180,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
                 await other.Ended;
                 continue;
             }
-            if (!metadata.L2Tables.IsAllocated(cluster) && !reader.MayHoldData(L2Entry.Unallocated, offset, bytes))
+            if (!_notesAll && !metadata.L2Tables.IsAllocated(cluster) && !reader.MayHoldData(L2Entry.Unallocated, offset, bytes))
                 return true;
             using TablePin pin = await metadata.L2Tables.PinForChangeAsync(cluster);
             if (metadata.Reservations.Find(cluster) is not null)
@@ -177,26 +188,97 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             L2Entry old = ClusterRun.ReadEntry(pin.Table, cluster, metadata.Header);
             if (old.Kind(_geometry) == ClusterKind.Compressed)
                 return false;
-            if (!reader.MayHoldData(old, offset, bytes))
-                return true;
             SubclusterBitmap bitmap = old.Bitmap.WithZeroes(_geometry.SubclusterOf(offset), count);
+            if (bitmap == old.Bitmap || (!_notesAll && !reader.MayHoldData(old, offset, bytes)))
+                return true;
             bool frees = mayUnmap && bitmap.Allocated == 0;
             Replace(pin.Table, cluster, old, frees ? new L2Entry(0, bitmap) : old with { Bitmap = bitmap });
             return true;
         }
     }
 
+    /// <summary>
+    /// Zeros a part of a cluster, or subcluster, by an entry for all of it, when the rest of it reads as zeros as well and
+    /// none of it is allocated. False, and nothing has changed, if that can't be.
+    /// </summary>
+    private async ValueTask<bool> TryZeroAroundAsync(GuestCluster cluster, GuestOffset offset, long bytes, bool mayUnmap)
+    {
+        if (metadata.Header.Version < 3)
+            return false;
+        long start = offset.Bytes & -(long)_geometry.SubclusterBytes;
+        long end = Math.Min(start + _geometry.SubclusterBytes, metadata.Header.DiskBytes);
+        if (bytes > end - offset.Bytes)
+            return false;
+        var unit = new GuestOffset(start);
+        bool frees = mayUnmap && !_geometry.HasSubclusters && !metadata.Discards.KeepsDiscardedClusters;
+        while (true)
+        {
+            if (metadata.Reservations.Find(cluster) is { } other)
+            {
+                await other.Ended;
+                continue;
+            }
+            ClusterKind kind = (await EntryOfAsync(cluster)).KindAt(_geometry.SubclusterOf(unit), _geometry);
+            if (metadata.Reservations.Find(cluster) is not null)
+                continue;
+            if (kind is not (ClusterKind.Unallocated or ClusterKind.ZeroPlain or ClusterKind.ZeroAllocated))
+                return false;
+            bool isDone = kind == ClusterKind.Unallocated ? !_notesAll && !reader.ShowsBacking(unit) : kind == ClusterKind.ZeroPlain || !frees;
+            if (isDone)
+                return true;
+            // What lies below does not change: what was found out while others went on stays true.
+            if (kind == ClusterKind.Unallocated && !await ReadsAsZerosBelowAsync(start, offset.Bytes, offset.Bytes + bytes, end))
+                return false;
+            if (await TryNoteZerosAsync(cluster, unit, kind))
+                return true;
+        }
+    }
+
+    /// <summary>Lets a cluster, or a subcluster, say zero. False if it is not what it was any more, or about to be.</summary>
+    private async ValueTask<bool> TryNoteZerosAsync(GuestCluster cluster, GuestOffset unit, ClusterKind expected)
+    {
+        using TablePin pin = await metadata.L2Tables.PinForChangeAsync(cluster);
+        if (metadata.Reservations.Find(cluster) is not null)
+            return false;
+        L2Entry old = ClusterRun.ReadEntry(pin.Table, cluster, metadata.Header);
+        int subcluster = _geometry.SubclusterOf(unit);
+        if (old.KindAt(subcluster, _geometry) != expected)
+            return false;
+        Replace(pin.Table, cluster, old, !_geometry.HasSubclusters ? L2Entry.ZeroPlain(_geometry)
+            : old with { Bitmap = old.Bitmap.WithZeroes(subcluster, 1) });
+        return true;
+    }
+
+    /// <summary>Whether what lies below reads as zeros before and behind a part of a range, as its entries say.</summary>
+    private async ValueTask<bool> ReadsAsZerosBelowAsync(long start, long partStart, long partEnd, long end)
+    {
+        if (_belowLayers.Count == 0)
+            return true;
+        foreach ((long from, long to) in ((long, long)[])[(start, partStart), (partEnd, end)])
+        {
+            await foreach (MapExtent extent in MapOperation.WalkAsync(_belowLayers, from, to - from))
+            {
+                if (!extent.IsZero)
+                    return false;
+            }
+        }
+        return true;
+    }
+
+    private async ValueTask<L2Entry> EntryOfAsync(GuestCluster cluster)
+    {
+        if (!metadata.L2Tables.IsAllocated(cluster))
+            return L2Entry.Unallocated;
+        using TablePin pin = await metadata.L2Tables.PinAsync(cluster);
+        return ClusterRun.ReadEntry(pin.Table, cluster, metadata.Header);
+    }
+
     private async ValueTask ZeroPartAsync(GuestCluster cluster, GuestOffset offset, long bytes)
     {
         while (metadata.Reservations.Find(cluster) is { } other)
             await other.Ended;
-        L2Entry entry = L2Entry.Unallocated;
-        if (metadata.L2Tables.IsAllocated(cluster))
-        {
-            using TablePin pin = await metadata.L2Tables.PinAsync(cluster);
-            entry = ClusterRun.ReadEntry(pin.Table, cluster, metadata.Header);
-        }
-        if (!reader.MayHoldData(entry, offset, bytes) && metadata.Reservations.Find(cluster) is null)
+        L2Entry entry = await EntryOfAsync(cluster);
+        if (!_notesAll && !reader.MayHoldData(entry, offset, bytes) && metadata.Reservations.Find(cluster) is null)
             return;
         await writer.WriteZeroesAsync(offset, bytes);
     }
@@ -206,7 +288,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         while (count > 0)
         {
             int inTable = (int)Math.Min(count, _geometry.L2EntryCount - _geometry.L2Index(first));
-            if (change != Change.Hide && !metadata.L2Tables.IsAllocated(first) && !reader.ShowsBacking(_geometry.OffsetOf(first))
+            if (!Notes(change) && !metadata.L2Tables.IsAllocated(first) && !reader.ShowsBacking(_geometry.OffsetOf(first))
                 && metadata.Reservations.CountFree(first, inTable) == inTable)
             {
                 first += inTable;
@@ -250,7 +332,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         {
             (_, Change.Remove) => L2Entry.Unallocated,
             (ClusterKind.ZeroPlain, _) => old,
-            (ClusterKind.Unallocated, not Change.Hide) when !reader.MayHoldData(old, _geometry.OffsetOf(cluster), _geometry.ClusterBytes) => old,
+            (ClusterKind.Unallocated, _) when !Notes(change) && !reader.MayHoldData(old, _geometry.OffsetOf(cluster), _geometry.ClusterBytes) => old,
             (ClusterKind.ZeroAllocated, Change.ZeroKeep) => old,
             (ClusterKind.Data, Change.ZeroKeep) => old.WithZero(_geometry),
             _ => metadata.Header.Version >= 3 ? L2Entry.ZeroPlain(_geometry) : L2Entry.Unallocated,
@@ -258,6 +340,9 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         if (changed != old)
             Replace(table, cluster, old, changed);
     }
+
+    /// <summary>Whether a change leaves an entry where nothing is allocated and zeros are read already.</summary>
+    private bool Notes(Change change) => change == Change.Hide || (_notesAll && change is (Change.ZeroKeep or Change.ZeroUnmap));
 
     /// <summary>A cluster that a snapshot has too is given up all the same: the next write needs another one anyway.</summary>
     private bool KeepsPlace(L2Entry entry, Change change) => metadata.Discards.KeepsDiscardedClusters

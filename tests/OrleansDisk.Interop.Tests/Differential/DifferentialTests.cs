@@ -73,7 +73,7 @@ public sealed class DifferentialTests
 
     private static async Task ApplyAsync(string path, Scenario scenario)
     {
-        Qcow2OpenOptions options = Disk.Writing(scenario.ClusterBytes);
+        Qcow2OpenOptions options = Disk.Writing(scenario.ClusterBytes) with { NotesAllZeroes = true };
         Qcow2Image image = await Qcow2Image.OpenAsync(path, options);
         try
         {

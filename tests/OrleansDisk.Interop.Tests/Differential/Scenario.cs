@@ -11,6 +11,7 @@ internal sealed class Scenario
     private readonly Random _random;
     private readonly TemporaryDirectory _directory;
     private readonly List<string> _layers = [];
+    private readonly bool _hasSubclusters;
     private byte[]? _below;
 
     public Scenario(int seed, TemporaryDirectory directory)
@@ -29,7 +30,10 @@ internal sealed class Scenario
         string options = $"cluster_size={clusterSize},compat=" + (Version == 2 ? "0.10" : $"1.1,refcount_bits={refcountBits}");
         // Not by a number of the generator: the scenarios of before stay what they were.
         if (Version >= 3 && ClusterBytes >= 16 << 10 && seed % 4 == 2)
+        {
             options += ",extended_l2=on";
+            _hasSubclusters = true;
+        }
         int depth = _random.Next(4);
         for (int i = 0; i < depth; i++)
             AddBackingFile(isBottom: i == 0);
@@ -181,7 +185,7 @@ internal sealed class Scenario
                 Model = larger;
                 // Zeros hide a backing file that is longer than the disk was.
                 if (HasBacking && larger.Length > oldBytes)
-                    NoteFreelyZeroed(new Operation(OperationKind.Zero, oldBytes, larger.Length - oldBytes));
+                    NoteFreelyZeroed(new Operation(OperationKind.Grow, oldBytes, larger.Length - oldBytes));
                 break;
         }
     }
@@ -205,7 +209,7 @@ internal sealed class Scenario
         {
             bool isWhole = cluster * ClusterBytes >= operation.Start
                 && Math.Min((cluster + 1) * ClusterBytes, Model.Length) <= operation.Start + operation.Bytes;
-            if (!isWhole || Version < 3)
+            if ((!isWhole && (operation.Kind == OperationKind.Grow || _hasSubclusters)) || Version < 3)
                 FreelyZeroed.Add(cluster);
         }
     }

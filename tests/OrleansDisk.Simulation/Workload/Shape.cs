@@ -57,6 +57,9 @@ internal sealed record Shape
     /// <summary>Whether discarded clusters keep their place (discard-no-unref).</summary>
     public bool KeepsDiscarded { get; init; }
 
+    /// <summary>Whether zeros leave entries everywhere; not by a number of its own, so that seeds are what they were.</summary>
+    public bool NotesAllZeroes => CachedTableCount == 3;
+
     /// <summary>Operations that run at once.</summary>
     public int MaxInFlight { get; init; } = 6;
 

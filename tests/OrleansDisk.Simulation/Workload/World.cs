@@ -386,6 +386,7 @@ internal sealed partial class World(Shape shape, SimulatedHost host, StartImage 
         RefcountCacheBytes = (long)shape.ClusterBytes * shape.CachedTableCount,
         PassDiscard = shape.PassDiscard,
         KeepDiscardedClusters = shape.KeepsDiscarded,
+        NotesAllZeroes = shape.NotesAllZeroes,
         OpenFile = OpenFile,
         RunBeside = RunLaterAsync,
         Secret = shape.Secret,
