@@ -31,9 +31,9 @@ internal sealed class ImageSnapshots(ImageMetadata metadata)
             var entry = new L1Entry(active[index]);
             if (!entry.IsAllocated)
                 continue;
-            if (index < vmStateIndex)
+            if (index < vmStateIndex || what.VmStateBytes == 0) // VM state that is nobody's yet is shared as the disk is
                 active[index] = kept[index] = (await revision.ShareAsync(entry)).Raw;
-            else if (what.VmStateBytes > 0) // the disk does not need it any more, and would copy it at its next snapshot
+            else // the disk does not need it any more, and would copy it at its next snapshot
                 (active[index], kept[index]) = (0, L1Entry.To(entry.L2Table, copied: false).Raw);
         }
         var snapshot = new SnapshotEntry
