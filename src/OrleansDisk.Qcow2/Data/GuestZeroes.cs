@@ -140,6 +140,9 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         }
     }
 
+    /// <summary>Whether clusters that say zero lose their space when more zeros are written.</summary>
+    private bool GivesUpZeroClusters => !_geometry.HasSubclusters && !metadata.Discards.KeepsDiscardedClusters;
+
     private bool CanSayZero(bool mayUnmap) => metadata.Header.Version >= 3 || (mayUnmap && backing is null);
 
     /// <summary>Clusters that lie whole in the range; the last one of the disk may be cut by the disk's end.</summary>
@@ -210,7 +213,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         if (bytes > end - offset.Bytes)
             return false;
         var unit = new GuestOffset(start);
-        bool frees = mayUnmap && !_geometry.HasSubclusters && !metadata.Discards.KeepsDiscardedClusters;
+        bool frees = mayUnmap && GivesUpZeroClusters;
         while (true)
         {
             if (metadata.Reservations.Find(cluster) is { } other)
