@@ -178,6 +178,7 @@ internal sealed class ClusterAllocator
     {
         run = default;
         missingBlock = default;
+        HostCluster freshFrom = _freshFrom; // blocks that are made meanwhile lie behind it, and what is before them stays unwritten
         while (true)
         {
             int tableIndex = _geometry.RefcountTableIndex(_searchFrom);
@@ -186,7 +187,7 @@ internal sealed class ClusterAllocator
             var entry = new RefcountTableEntry(_table[tableIndex]);
             if (!entry.IsAllocated)
             {
-                CreateBlock(tableIndex);
+                CreateBlock(tableIndex, maxCount);
                 continue;
             }
             missingBlock = ValidBlock(entry, tableIndex);
@@ -200,7 +201,7 @@ internal sealed class ClusterAllocator
                 _searchFrom = rangeStart + _geometry.RefcountBlockEntryCount;
                 continue;
             }
-            run = CountRun(block, rangeStart + index, index, maxCount);
+            run = CountRun(block, rangeStart + index, index, maxCount, freshFrom);
             if (_map.Find(run.First, run.Count) is { } metadata)
             {
                 throw new MetadataDamagedException(run.First.Index == 0 ? $"Preventing invalid allocation of {what} at offset 0"
@@ -214,12 +215,12 @@ internal sealed class ClusterAllocator
         }
     }
 
-    private HostRun CountRun(CachedTable block, HostCluster first, int index, int maxCount)
+    private HostRun CountRun(CachedTable block, HostCluster first, int index, int maxCount, HostCluster freshFrom)
     {
-        bool isFresh = first.Index >= _freshFrom.Index;
+        bool isFresh = first.Index >= freshFrom.Index;
         int limit = Math.Min(maxCount, _geometry.RefcountBlockEntryCount - index);
         if (!isFresh)
-            limit = (int)Math.Min(limit, _freshFrom.Index - first.Index);
+            limit = (int)Math.Min(limit, freshFrom.Index - first.Index);
         int count = 1;
         while (count < limit && RefcountBlock.Get(block.Bytes, _geometry.RefcountOrder, index + count) == 0)
             count++;
@@ -235,16 +236,25 @@ internal sealed class ClusterAllocator
             _freshFrom = first + count;
     }
 
-    /// <summary>Makes the block of a range that has none, inside that range, so that it counts itself.</summary>
-    private void CreateBlock(int tableIndex)
+    /// <summary>
+    /// Makes the block of a range that has none, inside that range, so that it counts itself, and behind the clusters that are
+    /// wanted now: they lie next to those before.
+    /// </summary>
+    private void CreateBlock(int tableIndex, int wantedCount)
     {
-        var cluster = new HostCluster((long)tableIndex << _geometry.RefcountBlockBits);
-        while (_map.Find(cluster) is not null)
-            cluster += 1;
-        if (_geometry.RefcountTableIndex(cluster) != tableIndex)
+        var start = new HostCluster((long)tableIndex << _geometry.RefcountBlockBits);
+        int count = _geometry.RefcountBlockEntryCount;
+        int at = Math.Min(wantedCount, count - 1);
+        int tried = 0;
+        while (tried < count && _map.Find(start + at) is not null)
+        {
+            at = (at + 1) % count;
+            tried++;
+        }
+        if (tried == count)
             throw new MetadataDamagedException("No room for a refcount block: metadata fills its range");
-        AddBlock(tableIndex, cluster, cluster, 1);
-        NoteUsed(cluster, 1);
+        AddBlock(tableIndex, start + at, start + at, 1);
+        NoteUsed(start + at, 1);
     }
 
     /// <summary>Adds a block in which <paramref name="count"/> clusters from <paramref name="first"/> have refcount 1.</summary>
