@@ -9,7 +9,15 @@ public class Qcow2Exception : IOException
 }
 
 /// <summary>The bytes of the file break the qcow2 specification.</summary>
-public sealed class Qcow2FormatException(string message) : Qcow2Exception(message);
+public class Qcow2FormatException(string message) : Qcow2Exception(message);
+
+/// <summary>A check can't begin: the snapshot table can't be read, and what it keeps would all look lost.</summary>
+/// <param name="message">What is wrong with it.</param>
+/// <param name="reason">The system's words for it.</param>
+public sealed class SnapshotTableException(string message, string reason) : Qcow2FormatException(message)
+{
+    public string Reason { get; } = reason;
+}
 
 /// <summary>The image is sound but uses something that this version does not support.</summary>
 public sealed class Qcow2UnsupportedException(string feature, string remedy)

@@ -2,6 +2,7 @@ using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Data;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
+using OrleansDisk.Qcow2.Snapshots;
 
 namespace OrleansDisk.Qcow2;
 
@@ -11,11 +12,9 @@ public sealed partial class Qcow2Image
     /// <summary>Makes version 3 of an image of version 2.</summary>
     internal Task UpgradeAsync() => AmendAloneAsync(async () =>
     {
+        // In version 3 a snapshot says how large its disk was, and how much VM state it has.
         if (_metadata.Snapshots.Any(snapshot => snapshot.VirtualBytes is null))
-        {
-            throw new Qcow2Exception($"Failed to update the snapshot table of '{FileName}': it does not say how large the disk was; "
-                + "take a snapshot and delete it, which writes the table anew");
-        }
+            await new ImageSnapshots(_metadata).CompleteTableAsync();
         await _metadata.ReplaceHeaderAsync(header => header with { Version = 3 });
     });
 

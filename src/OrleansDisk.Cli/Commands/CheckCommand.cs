@@ -1,6 +1,7 @@
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
+using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Check.Repair;
 using OrleansDisk.Qcow2.Io;
@@ -50,7 +51,7 @@ internal static class CheckCommand
             terminal.Error("This image format does not support checks");
             return NotSupported;
         }
-        (CheckReport report, RepairReport? repaired) = await CheckAsync(path, opened.File, repair, options, isJson, terminal);
+        (CheckReport report, RepairReport? repaired) = await CheckReadableAsync(path, opened.File, repair, options, isJson, terminal);
         if (!options.Has("q"))
             terminal.Write(isJson ? Json(path, report, repaired) : Human(report));
         if (report.CheckErrorCount > 0)
@@ -76,6 +77,20 @@ internal static class CheckCommand
             throw new CommandFailedException($"Could not open '{path}': force-share=on can only be used with read-only images");
         ImageAccess access = repair == RepairKinds.None ? ImageAccess.Read : ImageAccess.Write;
         return await Command.OpeningAsync(path, () => DiskOpener.OpenFileAsync(Command.RequestOf(options, path, access) with { Cache = cache }));
+    }
+
+    private static async Task<(CheckReport Report, RepairReport? Repaired)> CheckReadableAsync(
+        string path, IBlockFile file, RepairKinds repair, ParsedOptions options, bool isJson, Terminal terminal)
+    {
+        try
+        {
+            return await CheckAsync(path, file, repair, options, isJson, terminal);
+        }
+        catch (SnapshotTableException e)
+        {
+            terminal.Error(e.Message);
+            throw new CommandFailedException($"Check failed: {e.Reason}");
+        }
     }
 
     /// <summary>Checks, or repairs and checks what came of it.</summary>

@@ -1,6 +1,7 @@
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening;
 using OrleansDisk.Cli.Output;
+using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Cli.Commands;
@@ -79,7 +80,7 @@ internal sealed record Command(
         {
             return await open();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or CommandFailedException)
+        catch (Exception e) when (e is (IOException or UnauthorizedAccessException or CommandFailedException) and not SnapshotTableException)
         {
             throw new CommandFailedException($"Could not open '{file}': {e.Message}");
         }

@@ -12,7 +12,7 @@ namespace OrleansDisk.Qcow2.Check;
 public static class ImageCheck
 {
     /// <summary>Checks an image without changing it. Memory grows with what is referenced, not with what is claimed.</summary>
-    /// <exception cref="Qcow2FormatException">The header can't be read, so there is nothing to check.</exception>
+    /// <exception cref="Qcow2FormatException">The header, or the snapshot table, can't be read, so there is nothing to check.</exception>
     /// <exception cref="BlockFileException">The file can't be read.</exception>
     public static async Task<CheckReport> RunAsync(IBlockFile file, CheckOptions options)
     {

@@ -116,6 +116,9 @@ internal sealed class RefcountCheck(IBlockFile file, Header header, ReferenceCou
     {
         foreach ((long cluster, (ClusterUse used, ClusterUse again)) in references.Overlaps)
         {
+            // The sectors of compressed data may reach into a cluster of data: who writes that copies it, since it is shared.
+            if ((used, again) is (ClusterUse.Data, ClusterUse.CompressedData) or (ClusterUse.CompressedData, ClusterUse.Data))
+                continue;
             // Where the counts differ that was reported; where they agree, only this tells.
             if (await GetRefcountAsync(cluster) == references[cluster])
                 log.Corruption($"ERROR cluster {cluster} is used as {Name(used)} and as {Name(again)}");

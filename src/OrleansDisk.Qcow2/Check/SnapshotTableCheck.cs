@@ -16,37 +16,33 @@ internal sealed record SnapshotTable(IReadOnlyList<SnapshotEntry> Entries, long 
 internal sealed class SnapshotTableCheck(
     IBlockFile file, Header header, ReferenceCounts references, MappingCheck mapping, CheckLog log)
 {
+    private const string TooLarge = "File too large";
+
     /// <summary>Longest entry: 40 bytes, 1 KiB of extra data, two strings of 64 KiB, padding.</summary>
     private const int MaxEntryBytes = SnapshotEntry.FixedBytes + SnapshotEntry.MaxExtraDataBytes + (2 * 65535) + 8;
 
-    /// <summary>Reads the table; what is wrong with an entry is reported, and an entry that has no end ends it.</summary>
+    /// <summary>Reads the table; an entry that is not complete is reported.</summary>
+    /// <exception cref="SnapshotTableException">It can't be read to its end.</exception>
     public async Task<SnapshotTable> ReadAsync()
     {
+        ThrowIfMisplaced();
         var entries = new List<SnapshotEntry>();
         long tableBytes = 0;
-        if (Fault() is { } fault)
-        {
-            log.CheckError(fault);
-            references.MarkIncomplete();
-            return new SnapshotTable(entries, tableBytes);
-        }
         var reader = new EntryWindow(file, header.SnapshotTable.Bytes, MaxEntryBytes);
         for (int index = 0; index < header.SnapshotCount; index++)
         {
             SnapshotEntry entry;
             try
             {
-                if (tableBytes > SnapshotTable.MaxBytes)
-                    throw new Qcow2FormatException("Snapshot table is too big");
                 entry = SnapshotEntry.Parse((await reader.PeekAsync()).Span, index);
+                tableBytes = reader.Position + entry.StoredBytes;
+                if (tableBytes > SnapshotTable.MaxBytes)
+                    throw DirectoryReader.TooManySnapshots(header.SnapshotCount - index);
             }
             catch (Qcow2FormatException e)
             {
-                log.CheckError($"ERROR failed to read the snapshot table: {e.Message}");
-                references.MarkIncomplete();
-                break;
+                throw new SnapshotTableException($"ERROR failed to read the snapshot table: {e.Message}", TooLarge);
             }
-            tableBytes = reader.Position + entry.StoredBytes;
             reader.Advance((entry.StoredBytes + 7) & ~7);
             if (header.Version >= 3 && entry.VirtualBytes is null)
                 log.Corruption($"ERROR snapshot table entry {index} is incomplete");
@@ -55,16 +51,18 @@ internal sealed class SnapshotTableCheck(
         return new SnapshotTable(entries, tableBytes);
     }
 
-    /// <summary>What is wrong with the header's words about the table, or null.</summary>
-    private string? Fault()
+    /// <summary>Refuses what the header says of the table when none can be so.</summary>
+    private void ThrowIfMisplaced()
     {
         if (header.SnapshotCount > Header.MaxSnapshotCount)
         {
-            return $"ERROR snapshot table too large\nYou can force-remove all {header.SnapshotCount - Header.MaxSnapshotCount} "
-                + "overhanging snapshots with qemu-img check -r all";
+            throw new SnapshotTableException(
+                $"ERROR snapshot table too large\nYou can force-remove all {header.SnapshotCount - Header.MaxSnapshotCount} "
+                + "overhanging snapshots with qemu-img check -r all", TooLarge);
         }
         long offset = header.SnapshotTable.Bytes;
-        return offset < 0 || !header.Geometry.IsAligned(offset) ? "ERROR snapshot table offset invalid" : null;
+        if (offset < 0 || !header.Geometry.IsAligned(offset))
+            throw new SnapshotTableException("ERROR snapshot table offset invalid", "Invalid argument");
     }
 
     /// <summary>Counts the L1 tables of snapshots, and all below them.</summary>

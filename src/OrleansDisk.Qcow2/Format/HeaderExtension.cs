@@ -64,8 +64,10 @@ public sealed record HeaderExtension(HeaderExtensionType Type, byte[] Data)
     public static IReadOnlyList<HeaderExtension> ParseAll(ReadOnlySpan<byte> area)
     {
         var found = new List<HeaderExtension>();
-        while (area.Length >= PrefixBytes)
+        while (area.Length > 0)
         {
+            if (area.Length < PrefixBytes)
+                throw new Qcow2FormatException("Header extension too large");
             var type = (HeaderExtensionType)BinaryPrimitives.ReadUInt32BigEndian(area);
             uint length = BinaryPrimitives.ReadUInt32BigEndian(area[4..]);
             if (type == HeaderExtensionType.End)

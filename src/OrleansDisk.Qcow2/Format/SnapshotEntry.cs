@@ -9,6 +9,9 @@ public sealed record SnapshotEntry
     public const int FixedBytes = 40;
     public const int MaxExtraDataBytes = 1024;
 
+    /// <summary>What helps against extra data over the limit.</summary>
+    private const string Remedy = "You can force-remove this extra metadata with qemu-img check -r all";
+
     /// <summary>Extra data whose meaning is known: VM state size, disk size, instruction count.</summary>
     private const int KnownExtraDataBytes = 24;
 
@@ -69,7 +72,7 @@ public sealed record SnapshotEntry
         int nameBytes = BinaryPrimitives.ReadUInt16BigEndian(table[14..]);
         uint extraBytes = BinaryPrimitives.ReadUInt32BigEndian(table[36..]);
         if (extraBytes > MaxExtraDataBytes)
-            throw new Qcow2FormatException($"Too much extra metadata in snapshot table entry {index}");
+            throw new Qcow2FormatException($"Too much extra metadata in snapshot table entry {index}\n{Remedy}");
         int storedBytes = FixedBytes + (int)extraBytes + idBytes + nameBytes;
         if (table.Length < storedBytes)
             throw new Qcow2FormatException($"snapshot table entry {index} is incomplete");

@@ -20,18 +20,19 @@ public static class DirectoryReader
         var window = new EntryWindow(file, header.SnapshotTable.Bytes, MaxSnapshotEntryBytes);
         for (int index = 0; index < header.SnapshotCount; index++)
         {
-            if (header.SnapshotTable.Bytes + window.Position >= file.LengthBytes)
-                throw new Qcow2FormatException($"snapshot table entry {index} is incomplete");
             var entry = SnapshotEntry.Parse((await window.PeekAsync()).Span, index);
-            if (header.Version >= 3 && entry.VirtualBytes is null)
-                throw new Qcow2FormatException($"snapshot table entry {index} is incomplete");
+            if (window.Position + entry.StoredBytes > MaxSnapshotTableBytes)
+                throw TooManySnapshots(header.SnapshotCount - index);
             entries.Add(entry);
             window.Advance((entry.StoredBytes + 7) & ~7);
-            if (window.Position > MaxSnapshotTableBytes)
-                throw new Qcow2FormatException("Snapshot table is too large");
         }
         return entries;
     }
+
+    /// <summary>The snapshot table has more bytes than are read.</summary>
+    /// <param name="count">How many snapshots there are from the one that is cut off.</param>
+    internal static Qcow2FormatException TooManySnapshots(int count) => new(
+        $"Snapshot table is too big\nYou can force-remove all {count} overhanging snapshots with qemu-img check -r all");
 
     /// <summary>The bitmaps of an image; none when the autoclear bit says that they are stale.</summary>
     /// <exception cref="Qcow2FormatException">The directory breaks the specification.</exception>

@@ -129,6 +129,15 @@ internal sealed class ImageSnapshots(ImageMetadata metadata)
         await SwitchAsync(revision, active, metadata.Snapshots, metadata.Header.VirtualBytes);
     }
 
+    /// <summary>Writes the table anew, with all that an entry can say: a snapshot that does not know its disk's size has the disk's.</summary>
+    public Task CompleteTableAsync()
+    {
+        long diskBytes = metadata.Header.DiskBytes;
+        SnapshotEntry[] snapshots = [.. metadata.Snapshots.Select(snapshot => snapshot with { VirtualBytes = snapshot.VirtualBytes ?? diskBytes })];
+        var revision = new MappingRevision(metadata, CancellationToken.None);
+        return SwitchAsync(revision, metadata.L1Entries.ToArray(), snapshots, metadata.Header.VirtualBytes);
+    }
+
     /// <summary>Writes what else is new, and switches.</summary>
     private async Task SwitchAsync(
         MappingRevision revision, ulong[] l1Entries, IReadOnlyList<SnapshotEntry> snapshots, long virtualBytes)
