@@ -12,6 +12,8 @@ internal sealed record FormatOption(string Name, string Type, string Help);
 internal static class FormatOptions
 {
     private const string Bool = "bool (on/off)";
+    private const string Preallocation = "preallocation";
+    private const string FilePreallocation = "Preallocation mode (allowed values: off, falloc, full)";
 
     private static readonly FormatOption[] _common =
     [
@@ -38,23 +40,28 @@ internal static class FormatOptions
         .. _common,
         new("cluster_size", "size", "qcow2 cluster size"),
         new("compression_type", "str", "Compression method used for image cluster compression"),
-        new("encrypt.cipher-alg", "str", "Name of encryption cipher algorithm"),
-        new("encrypt.cipher-mode", "str", "Name of encryption cipher mode"),
+        .. NewKeys("encrypt."),
         new("encrypt.format", "str", "Encrypt the image, format choices: 'aes', 'luks'"),
-        new("encrypt.hash-alg", "str", "Name of encryption hash algorithm"),
-        new("encrypt.ivgen-alg", "str", "Name of IV generator algorithm"),
-        new("encrypt.ivgen-hash-alg", "str", "Name of IV generator hash algorithm"),
         new("encrypt.key-secret", "str", "ID of secret providing qcow AES key or LUKS passphrase"),
         new("encryption", Bool, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
         new("extended_l2", Bool, "Extended L2 tables"),
-        new("preallocation", "str", "Preallocation mode (allowed values: off, metadata, falloc, full)"),
+        new(Preallocation, "str", "Preallocation mode (allowed values: off, metadata, falloc, full)"),
     ]);
 
     public static IReadOnlyList<FormatOption> AmendLuks { get; } = Sorted([.. KeySlots(""), IterationTime("")]);
 
+    public static IReadOnlyList<FormatOption> CreateLuks { get; } = Sorted(
+    [
+        .. NewKeys(""),
+        IterationTime(""),
+        new("key-secret", "str", "ID of the secret that provides the keyslot passphrase"),
+        new(Preallocation, "str", FilePreallocation),
+        new("size", "size", "Virtual disk size"),
+    ]);
+
     public static IReadOnlyList<FormatOption> CreateRaw { get; } = Sorted(
     [
-        new("preallocation", "str", "Preallocation mode (allowed values: off, falloc, full)"),
+        new(Preallocation, "str", FilePreallocation),
         new("size", "size", "Virtual disk size"),
     ]);
 
@@ -63,6 +70,22 @@ internal static class FormatOptions
         .. _common,
         .. KeySlots("encrypt."),
     ]);
+
+    /// <summary>The options for a new image of a format.</summary>
+    public static IReadOnlyList<FormatOption> Create(string format) => format switch
+    {
+        "qcow2" => CreateQcow2,
+        "luks" => CreateLuks,
+        _ => CreateRaw,
+    };
+
+    /// <summary>What -o help says of a new image.</summary>
+    /// <param name="format">Its format.</param>
+    /// <param name="hasFile">Whether its file is known, and with it what files take besides.</param>
+    public static string CreateHelp(string format, bool hasFile) => hasFile
+        ? $"Supported options:\n{Describe(InFile(Create(format)))}"
+        : $"Supported {format} options:\n{Describe(Create(format).Where(option => format == "qcow2" || option.Name != Preallocation))}\n"
+            + "The protocol level may support further options.\nSpecify the target filename to include those options.\n";
 
     /// <summary>The options of a format whose image lies in a file.</summary>
     public static IReadOnlyList<FormatOption> InFile(IReadOnlyList<FormatOption> format) => Sorted([.. format, .. _file]);
@@ -77,6 +100,15 @@ internal static class FormatOptions
     }
 
     private static FormatOption IterationTime(string prefix) => new(prefix + "iter-time", "num", "Time to spend in PBKDF in milliseconds");
+
+    private static FormatOption[] NewKeys(string prefix) =>
+    [
+        new(prefix + "cipher-alg", "str", "Name of encryption cipher algorithm"),
+        new(prefix + "cipher-mode", "str", "Name of encryption cipher mode"),
+        new(prefix + "hash-alg", "str", "Name of encryption hash algorithm"),
+        new(prefix + "ivgen-alg", "str", "Name of IV generator algorithm"),
+        new(prefix + "ivgen-hash-alg", "str", "Name of IV generator hash algorithm"),
+    ];
 
     private static FormatOption[] KeySlots(string prefix) =>
     [

@@ -84,7 +84,6 @@ internal static class CompareCommand
         }
         catch (CompareException e)
         {
-            terminal.Flush();
             string name = options.Operands[e.IsFirst ? 0 : 1];
             terminal.Error(e.IsOfMapping ? $"Sector allocation test failed for {name}"
                 : $"Error while reading offset {e.Offset} of {name}: {ShellText.ErrorOf(e.InnerException!)}");

@@ -65,7 +65,7 @@ internal static class ConvertCommand
         var arguments = ConvertArguments.Parse(options);
         if (arguments.AsksForHelp)
         {
-            terminal.WriteLine(CreateCommand.OptionsOf(arguments.TargetFormat ?? "raw"));
+            terminal.Write(FormatOptions.CreateHelp(arguments.TargetFormat ?? "raw", hasFile: options.Operands.Count > 0));
             return 0;
         }
         using var interruption = new Interruption();

@@ -108,6 +108,9 @@ internal static class InfoText
         return text.ToString();
     }
 
+    /// <summary>A stored name as far as a C program sees it.</summary>
+    private static string Shown(string name) => name.IndexOf('\0', StringComparison.Ordinal) is >= 0 and int end ? name[..end] : name;
+
     private static void AppendSnapshots(StringBuilder text, IReadOnlyList<SnapshotEntry> snapshots)
     {
         text.Append("Snapshot list:\n");
@@ -120,7 +123,7 @@ internal static class InfoText
             string clock = $"{seconds / 3600:00}:{seconds / 60 % 60:00}:{seconds % 60:00}.{milliseconds:000}";
             string count = snapshot.InstructionCount is { } instructions && instructions != ulong.MaxValue
                 ? instructions.ToString(CultureInfo.InvariantCulture) : "";
-            text.Append($"{snapshot.Id,-9} {snapshot.Name,-16} {NumberText.Size(snapshot.VmStateBytes),8}");
+            text.Append($"{Shown(snapshot.Id),-9} {Shown(snapshot.Name),-16} {NumberText.Size(snapshot.VmStateBytes),8}");
             text.Append($"{date,20}{clock,13}{count,11}\n");
         }
     }
@@ -220,11 +223,11 @@ internal static class InfoText
             if (snapshot.InstructionCount is { } instructions && instructions != ulong.MaxValue)
                 json.Value("icount", (long)instructions);
             json.Value("vm-clock-nsec", (long)(snapshot.VmClockNanoseconds % 1_000_000_000));
-            json.Value("name", snapshot.Name);
+            json.Value("name", Shown(snapshot.Name));
             json.Value("date-sec", snapshot.Date.ToUnixTimeSeconds());
             json.Value("date-nsec", snapshot.Date.Ticks % TimeSpan.TicksPerSecond * 100);
             json.Value("vm-clock-sec", (long)(snapshot.VmClockNanoseconds / 1_000_000_000));
-            json.Value("id", snapshot.Id);
+            json.Value("id", Shown(snapshot.Id));
             json.Value("vm-state-size", (long)snapshot.VmStateBytes);
             json.End();
         }

@@ -12,16 +12,7 @@ namespace OrleansDisk.Cli.Commands;
 /// <summary>The image that a create command asks for.</summary>
 internal sealed class NewImage
 {
-    private static readonly string[] _qcow2Names =
-    [
-        "backing_file", "backing_fmt", "cluster_size", "compat", "compression_type", "data_file", "data_file_raw",
-        "extended_l2", "lazy_refcounts",
-        "preallocation", "refcount_bits", "size", .. EncryptionOptions.Names,
-    ];
-
-    private static readonly string[] _rawNames = ["size", "preallocation"];
-    private static readonly string[] _luksNames = ["size", "preallocation", .. EncryptionOptions.PlainNames];
-
+    private readonly string _name;
     private readonly string _path;
     private readonly string _format;
     private readonly CreationOptions _values;
@@ -29,28 +20,22 @@ internal sealed class NewImage
     private readonly Secrets _secrets;
     private long _virtualBytes;
 
-    /// <param name="path">The file to make.</param>
+    /// <param name="name">The file to make.</param>
     /// <param name="format">"qcow2", "luks" or "raw".</param>
     /// <param name="options">What the command was given.</param>
     /// <param name="size">The size operand in bytes, or null.</param>
-    public NewImage(string path, string format, ParsedOptions options, long? size)
+    public NewImage(string name, string format, ParsedOptions options, long? size)
     {
-        (_path, _format) = (path, format);
-        string[] names = format switch
-        {
-            "qcow2" => _qcow2Names,
-            "luks" => _luksNames,
-            "raw" => _rawNames,
-            _ => throw new CommandFailedException($"Unknown file format '{format}'"),
-        };
-        _values = CreationOptions.Parse(options.Values("o"), names);
-        foreach ((string option, string name) in (ReadOnlySpan<(string, string)>)[("b", "backing_file"), ("F", "backing_fmt")])
+        (_name, _path, _format) = (name, FileOpener.PathOf(name), format);
+        RequireFormat(format);
+        _values = CreationOptions.Parse(options.Values("o"), FormatOptions.InFile(FormatOptions.Create(format)).Select(option => option.Name));
+        foreach ((string option, string property) in (ReadOnlySpan<(string, string)>)[("b", "backing_file"), ("F", "backing_fmt")])
         {
             if (options.Value(option) is not { } value)
                 continue;
             if (format != "qcow2")
                 throw new CommandFailedException($"Backing file not supported for file format '{format}'");
-            _values.Set(name, value);
+            _values.Set(property, value);
         }
         _looksAtBacking = !options.Has("u");
         _secrets = Secrets.Parse(options.Values("object"));
@@ -68,6 +53,15 @@ internal sealed class NewImage
         _ = _values.Switch("encryption");
         _ = _values.Number(EncryptionOptions.Qcow2Prefix + EncryptionOptions.IterationTime);
         _ = _values.Number(EncryptionOptions.IterationTime);
+        _ = _values.Switch("nocow");
+        _ = _values.Size("extent_size_hint");
+    }
+
+    /// <exception cref="CommandFailedException">There is no such format to make images of.</exception>
+    public static void RequireFormat(string format)
+    {
+        if (format is not ("qcow2" or "luks" or "raw"))
+            throw new CommandFailedException($"Unknown file format '{format}'");
     }
 
     /// <summary>The image that is to hold what another disk holds, whose size it gets whatever the options say.</summary>
@@ -101,7 +95,7 @@ internal sealed class NewImage
         if (BackingFile is { } backing)
         {
             string backingPath = ImageInfo.ResolveBackingFile(_path, backing);
-            if (backing == _path || Path.GetFullPath(backingPath) == Path.GetFullPath(_path))
+            if (backing == _name || Path.GetFullPath(backingPath) == Path.GetFullPath(_path))
                 throw new CommandFailedException("Error: Trying to create an image with the same filename as the backing file");
             if (_looksAtBacking)
             {
@@ -119,13 +113,16 @@ internal sealed class NewImage
     /// <summary>What is being made, in qemu-img's words.</summary>
     public string Describe()
     {
-        var parts = new List<string> { $"Formatting '{_path}', fmt={_format}" };
+        var parts = new List<string> { $"Formatting '{_name}', fmt={_format}" };
         if (_format != "qcow2")
         {
             parts.Add($"size={_virtualBytes}");
+            if (_format == "raw")
+                Add("nocow");
             foreach (string name in EncryptionOptions.PlainNames)
                 Add(name);
             Add("preallocation");
+            AddSize("extent_size_hint");
             return string.Join(' ', parts);
         }
         foreach (string name in EncryptionOptions.Names)
@@ -142,6 +139,8 @@ internal sealed class NewImage
         Add("data_file_raw");
         parts.Add($"lazy_refcounts={_values["lazy_refcounts"] ?? "off"}");
         parts.Add($"refcount_bits={_values.Number("refcount_bits") ?? 16}");
+        Add("nocow");
+        AddSize("extent_size_hint");
         return string.Join(' ', parts);
 
         void Add(string name)
@@ -149,11 +148,19 @@ internal sealed class NewImage
             if (_values[name] is { } value)
                 parts.Add($"{name}={value.Replace(",", ",,", StringComparison.Ordinal)}");
         }
+
+        void AddSize(string name)
+        {
+            if (_values.Size(name) is { } value)
+                parts.Add($"{name}={value}");
+        }
     }
 
     /// <summary>Makes it. Options are checked before a file that is there is emptied.</summary>
     public async Task CreateAsync()
     {
+        if (FileOpener.ProtocolOf(_name) is var protocol and not "file")
+            throw new CommandFailedException($"Protocol driver '{protocol}' does not support image creation");
         if (_format == "raw")
         {
             Preallocation preallocation = ParsePreallocation();

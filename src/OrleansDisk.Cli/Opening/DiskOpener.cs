@@ -119,10 +119,11 @@ internal sealed class DiskOpener
                 _ = options.Take("throttle-group");
                 return await OpenChildAsync("file", name, options, access, driver);
             case "blkdebug":
+                long zeroUnit = options.TakeSize("opt-write-zero") ?? 0;
                 BlkdebugRules rules = _blkdebug = TakeBlkdebug(ref name, options);
                 if (!options.Has("image.driver"))
                     options["image.driver"] = FileOpener.ProtocolOf(name);
-                return new BlkdebugDisk(await OpenChildAsync("image", name, options, access, driver), await StartAsync(rules));
+                return new BlkdebugDisk(await OpenChildAsync("image", name, options, access, driver), await StartAsync(rules), zeroUnit);
             case "null-co" or "null-aio":
                 return FileOpener.OpenNull(driver, options, access);
             case "nbd":
@@ -332,7 +333,7 @@ internal sealed class DiskOpener
             name = name[(colon + 1)..];
         }
         name = options.Take("x-image") ?? name;
-        // Alignments and limits are promises of the driver to those above it; nothing here needs them.
+        // Alignments and other limits are promises of the driver to those above it; nothing here needs them.
         foreach (string limit in (ReadOnlySpan<string>)["align", "max-transfer", "opt-write-zero", "max-write-zero", "opt-discard", "max-discard"])
             _ = options.TakeSize(limit);
         return BlkdebugConfiguration.Read(options.Take("config"), options);

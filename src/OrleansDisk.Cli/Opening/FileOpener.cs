@@ -17,20 +17,19 @@ internal sealed class FileOpener(Func<string?, BlockOptions, ImageAccess, Task<I
     public BlkdebugRules? Rules { get; private set; }
 
     /// <summary>Whether a driver is one of files, and not of a format or a filter.</summary>
-    public static bool IsProtocol(string driver) => driver is "file" or "host_device" or "nbd";
+    public static bool IsProtocol(string driver) => driver is "file" or "host_device" or "host_cdrom" or "nbd";
 
     /// <summary>The driver that a name asks for by what stands before its first colon.</summary>
     /// <exception cref="CommandFailedException">There is no such driver.</exception>
     public static string ProtocolOf(string? name)
     {
-        if (name is null || name.IndexOf(':', StringComparison.Ordinal) is not (> 0 and int colon) || name.AsSpan(0, colon).Contains('/'))
-            return "file";
-        string protocol = name[..colon];
+        string? protocol = ProtocolPart(name);
         return protocol switch
         {
+            null => "file",
             "file" or "blkdebug" or "null-co" or "null-aio" => protocol,
             "nbd" or "nbd+tcp" or "nbd+unix" or "nbds" or "nbds+tcp" or "nbds+unix" => "nbd",
-            "host_device" => "file",
+            "host_device" or "host_cdrom" => "file",
             _ => throw new CommandFailedException($"Unknown protocol '{protocol}'"),
         };
     }
@@ -40,11 +39,12 @@ internal sealed class FileOpener(Func<string?, BlockOptions, ImageAccess, Task<I
     {
         if (name is not null && BlockOptionText.IsJson(name))
             return new DiskFile((IWritableDisk)await openDisk(name, options, access));
-        string driver = options.Take("driver") ?? ProtocolOf(name ?? options["filename"]);
+        string? given = options.Take("driver");
+        string driver = given ?? ProtocolOf(name ?? options["filename"]);
         switch (driver)
         {
-            case "file" or "host_device":
-                return OpenLocal(driver, name, options, access);
+            case "file" or "host_device" or "host_cdrom":
+                return OpenLocal(driver, isGiven: given is not null, name, options, access);
             case "blkdebug":
                 return await OpenBlkdebugAsync(name, options, access);
             default:
@@ -63,12 +63,27 @@ internal sealed class FileOpener(Func<string?, BlockOptions, ImageAccess, Task<I
         return new NullDisk(bytes, access != ImageAccess.Write);
     }
 
-    private LocalBlockFile OpenLocal(string driver, string? name, BlockOptions options, ImageAccess access)
+    /// <summary>The path of a local file that a name means: without its protocol, and in a form that has none.</summary>
+    public static string PathOf(string name)
     {
-        string path = name ?? options.Take("filename")
-            ?? throw new CommandFailedException("The 'file' block driver requires a file name");
-        if (path.StartsWith("file:", StringComparison.Ordinal))
-            path = path["file:".Length..];
+        foreach (string protocol in (ReadOnlySpan<string>)["file:", "host_device:", "host_cdrom:"])
+        {
+            if (!name.StartsWith(protocol, StringComparison.Ordinal))
+                continue;
+            string path = name[protocol.Length..];
+            return ProtocolPart(path) is null ? path : $"./{path}";
+        }
+        return name;
+    }
+
+    /// <summary>What stands before a colon that comes before any slash, or null.</summary>
+    private static string? ProtocolPart(string? name) =>
+        name?.IndexOf(':', StringComparison.Ordinal) is > 0 and int colon && !name.AsSpan(0, colon).Contains('/') ? name[..colon] : null;
+
+    private IBlockFile OpenLocal(string driver, bool isGiven, string? name, BlockOptions options, ImageAccess access)
+    {
+        string path = PathOf(name ?? options.Take("filename")
+            ?? throw new CommandFailedException("The 'file' block driver requires a file name"));
         _ = options.TakeSwitch("read-only");
         _ = options.TakeSwitch("auto-read-only");
         foreach (string tuning in (ReadOnlySpan<string>)["aio", "aio-max-batch", "pr-manager", "drop-cache", "x-check-cache-dropped",
@@ -83,7 +98,21 @@ internal sealed class FileOpener(Func<string?, BlockOptions, ImageAccess, Task<I
         if (locking == "off" && access == ImageAccess.Read)
             access = ImageAccess.ReadShared;
         options.RefuseRestOfProtocol(driver);
+        if (driver != "file" && FileSpace.IsCharacterDevice(path))
+            return new DiskFile(new NullDisk(0, access != ImageAccess.Write)); // none holds a disk
+        RefuseOtherKinds(path, driver, isGiven, access);
         return LocalBlockFile.Open(path, access, isDirect);
+    }
+
+    /// <summary>Who names a driver means it: files are not devices. Without it, both will do.</summary>
+    private static void RefuseOtherKinds(string path, string driver, bool isGiven, ImageAccess access)
+    {
+        if (Directory.Exists(path) && access == ImageAccess.Write)
+            return; // refused where it is opened, as the system puts it
+        if (driver == "file" && FileSpace.IsIrregular(path) && (isGiven || FileSpace.IsNoDevice(path)))
+            throw new CommandFailedException($"'file' driver requires '{path}' to be a regular file");
+        if (driver != "file" && FileSpace.IsNoDevice(path))
+            throw new CommandFailedException($"'{driver}' driver requires '{path}' to be either a character or block device");
     }
 
     private async Task<IBlockFile> OpenBlkdebugAsync(string? name, BlockOptions options, ImageAccess access)

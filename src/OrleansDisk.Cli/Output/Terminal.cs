@@ -4,14 +4,15 @@ using System.Text;
 namespace OrleansDisk.Cli.Output;
 
 /// <summary>
-/// Standard output and standard error as bytes. Output is gathered and written when there is much of it and at the end;
-/// errors go out at once. System.Console would cost more time than reading an image's header does.
+/// Standard output and standard error as bytes. Output is gathered and written when there is much of it and at the end, and
+/// with each line where people read it; errors go out at once. System.Console would cost more time than reading an image's header does.
 /// </summary>
 internal sealed class Terminal(string programName)
 {
     private const int FlushLength = 64 << 10;
 
     private readonly StringBuilder _pending = new();
+    private readonly bool _isInteractive = SystemCalls.IsTerminal(1) == 1;
 
     /// <summary>The name that messages begin with.</summary>
     public string ProgramName { get; } = programName;
@@ -19,7 +20,7 @@ internal sealed class Terminal(string programName)
     public void Write(string text)
     {
         _pending.Append(text);
-        if (_pending.Length >= FlushLength)
+        if (_pending.Length >= FlushLength || (_isInteractive && text.EndsWith('\n')))
             Flush();
     }
 

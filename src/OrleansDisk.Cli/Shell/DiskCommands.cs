@@ -123,7 +123,13 @@ internal static class DiskCommands
 
     private static async Task<bool> DescribeAsync(ShellSession session, ShellArguments arguments)
     {
-        session.Terminal.WriteLine($"format name: {session.Disk.Source.Format}");
+        string format = session.Disk.Source.Format;
+        session.Terminal.WriteLine($"format name: {format}");
+        if (format is not ("qcow2" or "raw"))
+        {
+            session.Terminal.WriteLine($"format name: {format}"); // as the protocol's name: it is both, and has nothing more to say
+            return true;
+        }
         Qcow2Image? image = session.Disk.Image;
         long stateOffset = 0;
         if (image is not null)

@@ -93,7 +93,7 @@ internal static class OpenCommands
             access = isReadOnly ? ImageAccess.Read : ImageAccess.Write;
         return await session.ReopenAsync(old with
         {
-            Options = ReopenOptions.Join(options, old.Options),
+            Options = ReopenOptions.Join(options, old.Options, session.Disk.Source),
             Access = access,
             Cache = arguments.Value('c') is { } cache ? CacheOf(cache) : old.Cache,
         });

@@ -1,5 +1,6 @@
 using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening;
+using OrleansDisk.Qcow2.Data;
 
 namespace OrleansDisk.Cli.Shell;
 
@@ -12,11 +13,14 @@ internal static class ReopenOptions
     private const string RefcountCache = "refcount-cache-size";
 
     /// <summary>The new options and of the old ones those that they do not replace.</summary>
+    /// <param name="changed">What was given now.</param>
+    /// <param name="old">What the disk was opened with.</param>
+    /// <param name="disk">The disk, for what was not given then.</param>
     /// <exception cref="CommandFailedException">An option is one that an open disk keeps.</exception>
-    public static BlockOptions Join(BlockOptions changed, BlockOptions old)
+    public static BlockOptions Join(BlockOptions changed, BlockOptions old, IDiskSource disk)
     {
-        if (changed["driver"] is { } driver && driver != (old["driver"] ?? driver))
-            throw new CommandFailedException("Cannot change the option 'driver'");
+        RefuseChangeOf("driver", changed, name => old[name] ?? DriverOf(name, disk));
+        RefuseChangeOf("node-name", changed, name => old[name]);
         BlockOptions joined = old.Copy();
         joined.Take("read-only");
         if (changed.Has(OverlapCheck) || changed.Has($"{OverlapCheck}.template"))
@@ -36,4 +40,23 @@ internal static class ReopenOptions
             joined.Take(TotalCache);
         return joined;
     }
+
+    /// <summary>Refuses another value for an option that every node of a disk keeps.</summary>
+    private static void RefuseChangeOf(string option, BlockOptions changed, Func<string, string?> valueOf)
+    {
+        foreach (string name in changed.Names)
+        {
+            bool isIt = name == option || name.EndsWith($".{option}", StringComparison.Ordinal);
+            if (isIt && changed[name] != valueOf(name))
+                throw new CommandFailedException($"Cannot change the option '{option}'");
+        }
+    }
+
+    /// <summary>The driver of a node that was found out.</summary>
+    private static string? DriverOf(string name, IDiskSource disk) => name switch
+    {
+        "driver" => disk.Format,
+        "backing.driver" => disk.Backing?.Format,
+        _ => "file",
+    };
 }

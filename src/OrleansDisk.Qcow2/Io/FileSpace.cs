@@ -14,6 +14,7 @@ public static unsafe class FileSpace
     private const int Pipe = 0x1000;
     private const int CharacterDevice = 0x2000;
     private const int BlockDevice = 0x6000;
+    private const int Regular = 0x8000;
     private const int Socket = 0xc000;
     private const int StatusBytes = 256;
     private const int BlocksOffset = 48;
@@ -26,6 +27,14 @@ public static unsafe class FileSpace
         return LibC.ExtendedStatus(CurrentDirectory, path, 0, BlocksWanted, status) == 0
             ? Marshal.ReadInt64((nint)status, BlocksOffset) * BlockBytes : null;
     }
+
+    /// <summary>Whether there is something at a path that is a device, a directory or a stream.</summary>
+    public static bool IsIrregular(string path) => TypeOf(path) is not (0 or Regular);
+
+    /// <summary>Whether there is something at a path that is neither a block nor a character device.</summary>
+    public static bool IsNoDevice(string path) => TypeOf(path) is not (0 or BlockDevice or CharacterDevice);
+
+    public static bool IsCharacterDevice(string path) => TypeOf(path) == CharacterDevice;
 
     /// <summary>Whether a path leads to a pipe, a socket or a character device, which hold no disk.</summary>
     internal static bool IsStream(string path) => TypeOf(path) is Pipe or CharacterDevice or Socket;

@@ -159,11 +159,25 @@ public sealed class CreateCommandTests : IDisposable
         Assert.Equal((1, "odisk: nope/a: Could not create 'nope/a': No such file or directory\n"), (result.ExitCode, result.Errors));
     }
 
-    [Fact]
-    public void The_options_of_each_format_are_listed()
+    [Theory]
+    [InlineData("-f qcow2 -o help")]
+    [InlineData("-f qcow2 -o cluster_size=4k,help a")]
+    [InlineData("-o help")]
+    [InlineData("-f raw -o ? a 1M")]
+    public void The_options_of_a_format_are_listed_in_qemu_imgs_words(string arguments)
     {
-        ToolResult result = Odisk.Run(_ours.Directory, "create", "-f", "qcow2", "-o", "help").Succeeded();
-        Assert.Contains("\n  cluster_size=<size>    - ", result.Output, StringComparison.Ordinal);
+        (ToolResult theirs, ToolResult ours) = RunBoth(arguments);
+        Assert.Equal(theirs.Succeeded().Output, ours.Succeeded().Output);
+    }
+
+    [Fact]
+    public void A_name_that_begins_with_file_and_a_colon_is_the_path_behind_it()
+    {
+        Odisk.Run(_ours.Directory, "create", "-q", "-f", "qcow2", "file:a:b", "1M").Succeeded();
+        Assert.Contains("image: ./a:b\n", ExternalTool.QemuImg(_ours.Directory, "info", "file:a:b").Succeeded().Output, StringComparison.Ordinal);
+        Assert.Contains("image: ./a:b\n", Odisk.Run(_ours.Directory, "info", "file:a:b").Succeeded().Output, StringComparison.Ordinal);
+        ToolResult result = Odisk.Run(_ours.Directory, "create", "-q", "-f", "qcow2", "nowhere:a", "1M");
+        Assert.Equal((1, "odisk: nowhere:a: Unknown protocol 'nowhere'\n"), (result.ExitCode, result.Errors));
     }
 
     private (ToolResult Theirs, ToolResult Ours) RunBoth(string arguments)

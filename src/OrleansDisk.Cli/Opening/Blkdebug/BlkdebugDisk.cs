@@ -4,7 +4,10 @@ using OrleansDisk.Qcow2.Data;
 namespace OrleansDisk.Cli.Opening.Blkdebug;
 
 /// <summary>A disk whose requests fail or stop as rules say: blkdebug on top of an image.</summary>
-internal sealed class BlkdebugDisk(IWritableDisk below, BlkdebugRules rules) : FilterDisk(below)
+/// <param name="below">The disk.</param>
+/// <param name="rules">What fails, and what stops.</param>
+/// <param name="zeroUnit">Zeros are passed on as such in whole units of so many bytes, and what is left as data (opt-write-zero); or 0.</param>
+internal sealed class BlkdebugDisk(IWritableDisk below, BlkdebugRules rules, long zeroUnit) : FilterDisk(below)
 {
     public override async ValueTask ReadAsync(long offset, Memory<byte> buffer)
     {
@@ -30,7 +33,15 @@ internal sealed class BlkdebugDisk(IWritableDisk below, BlkdebugRules rules) : F
     {
         await rules.TriggerAsync(BlkdebugEvents.WriteZero);
         rules.Check(BlkdebugIoTypes.WriteZeroes, FileName, offset, bytes);
-        await base.WriteZeroesAsync(offset, bytes, mayUnmap, fua);
+        long end = offset + bytes;
+        long head = zeroUnit == 0 || offset % zeroUnit == 0 ? 0 : Math.Min(bytes, zeroUnit - (offset % zeroUnit));
+        long tail = zeroUnit == 0 || head == bytes ? 0 : end % zeroUnit;
+        if (head > 0)
+            await base.WriteAsync(offset, new byte[head], fua);
+        if (bytes > head + tail)
+            await base.WriteZeroesAsync(offset + head, bytes - head - tail, mayUnmap, fua);
+        if (tail > 0)
+            await base.WriteAsync(end - tail, new byte[tail], fua);
         await rules.TriggerAsync(BlkdebugEvents.WriteDone);
     }
 
