@@ -1,4 +1,7 @@
+using System.Buffers.Binary;
 using OrleansDisk.Qcow2;
+using OrleansDisk.Qcow2.Check;
+using OrleansDisk.Qcow2.Check.Repair;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
@@ -39,6 +42,48 @@ public sealed class AmendTests
         Assert.Equal((3, 112), await VersionAsync(path));
         await Judge.FindsCleanAsync(path);
         Judge.ReadsAs(path, disk);
+    }
+
+    [Fact]
+    public async Task Snapshots_that_do_not_say_how_large_their_disk_was_say_it_in_version_3()
+    {
+        using var directory = new TemporaryDirectory();
+        string path = directory.Path("disk");
+        Disk.Create(path, 4 << 20, "compat=0.10");
+        Disk.QemuIo(path, "write -P 1 0 1M");
+        Tool.Run("qemu-img", "snapshot", "-c", "old", path);
+        Disk.QemuIo(path, "write -P 2 512k 1M");
+        byte[] disk = await ReadAsync(path);
+        byte[] image = await File.ReadAllBytesAsync(path);
+        // As old programs wrote it: no extra data between the fields and the strings.
+        int entry = (int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(64));
+        int extraBytes = (int)BinaryPrimitives.ReadUInt32BigEndian(image.AsSpan(entry + 36));
+        image.AsSpan(entry + 40 + extraBytes, 16).CopyTo(image.AsSpan(entry + 40));
+        BinaryPrimitives.WriteUInt32BigEndian(image.AsSpan(entry + 36), 0);
+        await File.WriteAllBytesAsync(path, image);
+
+        await AmendAsync(path, new AmendOptions { Version = 3 });
+        Assert.Equal((3, 112), await VersionAsync(path));
+        await Judge.FindsCleanAsync(path);
+        Judge.ReadsAs(path, disk);
+        Tool.Run("qemu-img", "snapshot", "-a", "old", path);
+        Disk.QemuIo(path, "read -P 1 0 1M", "read -P 0 1M 3M");
+    }
+
+    [Fact]
+    public async Task A_repair_clears_autoclear_bits_that_nobody_knows()
+    {
+        using var directory = new TemporaryDirectory();
+        string path = directory.Path("disk");
+        Disk.Create(path, 1 << 20, "compat=1.1");
+        byte[] image = await File.ReadAllBytesAsync(path);
+        BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(88), 1UL << 63);
+        await File.WriteAllBytesAsync(path, image);
+        await using (var file = LocalBlockFile.Open(path, ImageAccess.Write))
+            await ImageRepair.RunAsync(file, RepairKinds.All, new CheckOptions());
+        image = await File.ReadAllBytesAsync(path);
+        Assert.Equal(0UL, BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(88)));
+        await Judge.FindsCleanAsync(path);
     }
 
     [Theory]
