@@ -34,6 +34,22 @@ internal static class BackingChain
         return colon > 0 && (slash < 0 || colon < slash);
     }
 
+    /// <summary>Whether entries alone say that a range of a disk, or of nothing, reads as zeros.</summary>
+    public static async ValueTask<bool> ReadsAsZerosAsync(IDiskSource? disk, long start, long end)
+    {
+        while (disk is not null && start < Math.Min(end, disk.VirtualBytes))
+        {
+            DiskExtent extent = await disk.GetExtentAsync(start, Math.Min(end, disk.VirtualBytes) - start);
+            long stop = start + extent.Bytes;
+            if (extent.State == DiskExtentState.Data)
+                return false;
+            if (extent.State == DiskExtentState.Unallocated && !await ReadsAsZerosAsync(disk.Backing, start, stop))
+                return false;
+            start = stop;
+        }
+        return true;
+    }
+
     /// <summary>Opens the backing file of an image and everything below it, for reading.</summary>
     /// <exception cref="Qcow2Exception">A file of the chain can't be had; the message names it.</exception>
     public static async Task<IDiskSource?> OpenAsync(

@@ -2,7 +2,6 @@ using OrleansDisk.Qcow2.Concurrency;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Metadata;
-using OrleansDisk.Qcow2.Operations;
 
 namespace OrleansDisk.Qcow2.Data;
 
@@ -19,7 +18,6 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
 
     private readonly ClusterGeometry _geometry = metadata.Geometry;
     private readonly RawDataZeroes _rawData = new(metadata, writer);
-    private readonly IReadOnlyList<MapLayer> _belowLayers = backing is null ? [] : MapOperation.LayersOf(backing);
 
     /// <summary>Whether zeros get an entry even where everything reads as zeros already; version 2 has none for them.</summary>
     private readonly bool _notesAll = notesAll && metadata.Header.Version >= 3;
@@ -230,7 +228,7 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
             if (isDone)
                 return true;
             // What lies below does not change: what was found out while others went on stays true.
-            if (kind == ClusterKind.Unallocated && !await ReadsAsZerosBelowAsync(start, offset.Bytes, offset.Bytes + bytes, end))
+            if (kind == ClusterKind.Unallocated && !await ShowsZerosAroundAsync(start, offset.Bytes, offset.Bytes + bytes, end))
                 return false;
             if (await TryNoteZerosAsync(cluster, unit, kind))
                 return true;
@@ -252,21 +250,9 @@ internal sealed class GuestZeroes(ImageMetadata metadata, GuestReader reader, Gu
         return true;
     }
 
-    /// <summary>Whether what lies below reads as zeros before and behind a part of a range, as its entries say.</summary>
-    private async ValueTask<bool> ReadsAsZerosBelowAsync(long start, long partStart, long partEnd, long end)
-    {
-        if (_belowLayers.Count == 0)
-            return true;
-        foreach ((long from, long to) in ((long, long)[])[(start, partStart), (partEnd, end)])
-        {
-            await foreach (MapExtent extent in MapOperation.WalkAsync(_belowLayers, from, to - from))
-            {
-                if (!extent.IsZero)
-                    return false;
-            }
-        }
-        return true;
-    }
+    /// <summary>Whether what lies below reads as zeros before and behind a part of a range.</summary>
+    private async ValueTask<bool> ShowsZerosAroundAsync(long start, long partStart, long partEnd, long end) =>
+        await BackingChain.ReadsAsZerosAsync(backing, start, partStart) && await BackingChain.ReadsAsZerosAsync(backing, partEnd, end);
 
     private async ValueTask<L2Entry> EntryOfAsync(GuestCluster cluster)
     {

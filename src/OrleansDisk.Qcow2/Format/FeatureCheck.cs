@@ -1,5 +1,3 @@
-using OrleansDisk.Qcow2.Io;
-
 namespace OrleansDisk.Qcow2.Format;
 
 /// <summary>What a header's feature bits allow.</summary>
@@ -52,19 +50,5 @@ internal static class FeatureCheck
     {
         if (header.Incompatible.HasFlag(IncompatibleFeatures.Corrupt))
             throw new Qcow2Exception("qcow2: Image is corrupt; cannot be opened read/write");
-    }
-
-    /// <summary>Clears the autoclear bits that nobody here keeps true: what is about to be written may make them false.</summary>
-    /// <returns>The header as it is then.</returns>
-    public static async Task<Header> ClearUnknownAsync(IBlockFile file, Header header)
-    {
-        AutoclearFeatures kept = header.Autoclear & (AutoclearFeatures.Bitmaps | AutoclearFeatures.RawExternalData);
-        if (kept == header.Autoclear)
-            return header;
-        byte[] field = new byte[sizeof(ulong)];
-        HeaderField.WriteUInt64(field, 0, (ulong)kept);
-        await file.WriteAsync(HeaderField.Autoclear, field);
-        await file.FlushAsync(); // before anything that those features would have had to follow
-        return header with { Autoclear = kept };
     }
 }

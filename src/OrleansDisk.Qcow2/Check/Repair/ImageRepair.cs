@@ -17,7 +17,6 @@ public static class ImageRepair
     public static async Task<RepairReport> RunAsync(IBlockFile file, RepairKinds kinds, CheckOptions options)
     {
         Header header = await HeaderReader.ReadForCheckAsync(file);
-        header = await FeatureCheck.ClearUnknownAsync(file, header);
         var log = new CheckLog(options);
         CheckReport report = await new RepairRun(file, header, kinds, log).RunAsync();
         return new RepairReport(log.LeaksFixed, log.CorruptionsFixed, report);

@@ -14,6 +14,7 @@ internal sealed class RepairRun(IBlockFile file, Header header, RepairKinds kind
 
     public async Task<CheckReport> RunAsync()
     {
+        await ClearUnknownBitsAsync();
         SnapshotTableRepair? snapshots = null;
         if (RepairsErrors)
         {
@@ -163,6 +164,18 @@ internal sealed class RepairRun(IBlockFile file, Header header, RepairKinds kind
         var examination = new Examination(file, _header, findings);
         await examination.CountAsync(snapshots);
         return examination;
+    }
+
+    /// <summary>What is written from now on may make false what autoclear bits stand for that nobody here keeps true.</summary>
+    private async ValueTask ClearUnknownBitsAsync()
+    {
+        AutoclearFeatures known = _header.Autoclear & (AutoclearFeatures.Bitmaps | AutoclearFeatures.RawExternalData);
+        if (known == _header.Autoclear)
+            return;
+        byte[] field = new byte[sizeof(ulong)];
+        HeaderField.WriteUInt64(field, 0, (ulong)known);
+        await _writer.WriteHeaderAsync(HeaderField.Autoclear, field);
+        _header = _header with { Autoclear = known };
     }
 
     private async ValueTask ClearBitsAsync()
