@@ -41,15 +41,9 @@ internal sealed record ServerProgram(string Name, string Program, bool IsRaw, Fu
     /// <summary>Whether the server has what a workload asks for.</summary>
     public bool Supports(Workload workload) => workload.Place != Place.DiskDirect || Name switch
     {
-        NbdkitName => false,
-        OdiskName => _odiskHasCacheModes.Value,
-        OdiskdName => false,
+        NbdkitName or OdiskdName => false,
         _ => true,
     };
-
-    private static readonly Lazy<bool> _odiskHasCacheModes = new(() => Tool
-        .RunAsync(Repository.Odisk, ["nbd", "--help"], CancellationToken.None).GetAwaiter().GetResult()
-        .Contains("--cache", StringComparison.Ordinal));
 
     private static ServerProgram QemuNbd(string aio) => new($"{QemuNbdName}-{aio}", QemuNbdName, IsRaw: false, start =>
     [

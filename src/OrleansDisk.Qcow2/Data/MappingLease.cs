@@ -31,6 +31,9 @@ public sealed class MappingLease : IDisposable
     private readonly LeaseEpochs _epochs;
     private readonly LeaseSlot _slot;
     private readonly long _writeUnitMask;
+
+    /// <summary>Whether every transfer waits for the disk: a session's thread is to go on meanwhile.</summary>
+    private readonly bool _leavesAllToTurns;
     private readonly DirtyTracking _tracking;
 
     internal MappingLease(ImageMetadata metadata, GuestData data, GuestReader reader, DirtyTracking tracking)
@@ -39,6 +42,7 @@ public sealed class MappingLease : IDisposable
         (_metadata, _data, _reader, _geometry) = (metadata, data, reader, metadata.Geometry);
         (_tables, _epochs) = (metadata.Published, metadata.Gate.Leases);
         _writeUnitMask = data.WriteUnitBytes - 1;
+        _leavesAllToTurns = metadata.DataFile.IsDirect;
         _slot = _epochs.Add();
     }
 
@@ -52,7 +56,7 @@ public sealed class MappingLease : IDisposable
     /// <exception cref="Io.BlockFileException">The file can't be read.</exception>
     public bool TryRead(long offset, Span<byte> buffer, bool mustBeData = false)
     {
-        if (!_epochs.TryEnter(_slot))
+        if (_leavesAllToTurns || !_epochs.TryEnter(_slot))
             return false;
         try
         {
@@ -71,7 +75,7 @@ public sealed class MappingLease : IDisposable
     /// <exception cref="Io.BlockFileException">The file can't be written.</exception>
     public bool TryWrite(long offset, ReadOnlySpan<byte> data)
     {
-        if (!_epochs.TryEnter(_slot))
+        if (_leavesAllToTurns || !_epochs.TryEnter(_slot))
             return false;
         try
         {

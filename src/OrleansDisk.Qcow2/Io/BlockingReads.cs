@@ -1,5 +1,4 @@
 using System.Threading.Tasks.Sources;
-using Microsoft.Win32.SafeHandles;
 
 namespace OrleansDisk.Qcow2.Io;
 
@@ -7,12 +6,11 @@ namespace OrleansDisk.Qcow2.Io;
 internal delegate void ReadBytes(long offset, Span<byte> target);
 
 /// <summary>
-/// The reads of one file that wait for the disk, on the thread pool: it starts as many threads as it takes to keep
-/// the disk busy. Their operations are used again, so that a read costs no allocation.
+/// The reads of one file that wait for the disk. Their operations are used again, so that a read costs no allocation.
 /// </summary>
-/// <param name="handle">The file, which stays open while a read is under way, whatever becomes of its owner.</param>
+/// <param name="lane">Where they run.</param>
 /// <param name="readBytes">Reads and may block; what it throws, the read fails with.</param>
-internal sealed class BlockingReads(SafeFileHandle handle, ReadBytes readBytes)
+internal sealed class BlockingReads(IoLane lane, ReadBytes readBytes)
 {
     /// <summary>Operations that are kept; a disk rarely has more to do at once.</summary>
     private const int MaxKept = 256;
@@ -24,8 +22,6 @@ internal sealed class BlockingReads(SafeFileHandle handle, ReadBytes readBytes)
     /// <exception cref="ObjectDisposedException">The file is closed.</exception>
     public ValueTask StartAsync(long offset, Memory<byte> buffer)
     {
-        bool isHeld = false;
-        handle.DangerousAddRef(ref isHeld);
         BlockingRead? read;
         lock (_gate)
         {
@@ -35,6 +31,8 @@ internal sealed class BlockingReads(SafeFileHandle handle, ReadBytes readBytes)
         return read.Start(offset, buffer);
     }
 
+    private void Start(BlockingRead read) => lane.Start(read);
+
     private void Run(long offset, Span<byte> buffer)
     {
         try
@@ -43,7 +41,7 @@ internal sealed class BlockingReads(SafeFileHandle handle, ReadBytes readBytes)
         }
         finally
         {
-            handle.DangerousRelease();
+            lane.LetGo();
         }
     }
 
@@ -58,7 +56,8 @@ internal sealed class BlockingReads(SafeFileHandle handle, ReadBytes readBytes)
 
     private sealed class BlockingRead(BlockingReads owner) : IValueTaskSource, IThreadPoolWorkItem
     {
-        private ManualResetValueTaskSourceCore<bool> _completion;
+        // What follows a read must not keep its thread from the next one.
+        private ManualResetValueTaskSourceCore<bool> _completion = new() { RunContinuationsAsynchronously = true };
         private Memory<byte> _buffer;
         private long _offset;
 
@@ -66,7 +65,7 @@ internal sealed class BlockingReads(SafeFileHandle handle, ReadBytes readBytes)
         {
             (_offset, _buffer) = (offset, buffer);
             var read = new ValueTask(this, _completion.Version);
-            ThreadPool.UnsafeQueueUserWorkItem(this, preferLocal: false);
+            owner.Start(this);
             return read;
         }
 

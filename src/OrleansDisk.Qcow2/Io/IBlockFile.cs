@@ -18,6 +18,9 @@ public interface IBlockFile : IAsyncDisposable
     /// <summary>Whether it is a block device: its length can't be changed, and what was never written may be anything.</summary>
     bool IsDevice => false;
 
+    /// <summary>Whether transfers pass the host's page cache by, so that each of them waits for the disk.</summary>
+    bool IsDirect => false;
+
     /// <summary>Fills the buffer; what lies past the end of the file reads as zeros.</summary>
     ValueTask ReadAsync(long offset, Memory<byte> buffer);
 

@@ -5,17 +5,26 @@ namespace OrleansDisk.Qcow2.Io;
 
 /// <summary>
 /// A file of the local file system. What the page cache can answer at once is done on the caller's thread; what may
-/// block (a page that is not cached, a large transfer, a flush) goes to the thread pool.
+/// block (a page that is not cached, a large transfer, a flush) goes to threads that wait for disks.
 /// </summary>
 public sealed class LocalBlockFile : IBlockFile
 {
     /// <summary>Transfers above this many bytes leave the caller's thread, so that they overlap with its other work.</summary>
     private const int InlineBytes = 128 << 10;
 
+    /// <summary>Calls that wait for the disk at once: as many as QEMU has threads for.</summary>
+    private const int LaneWidth = 64;
+
     private readonly SafeFileHandle _handle;
     private readonly BlockingReads _blockingReads;
     private readonly DirectTransfers? _direct;
-    private readonly WriteLane _longWrites;
+    private readonly IoLane _calls;
+
+    /// <summary>
+    /// The kernel lets one thread at a time write into a file's cached pages; more of them would only spin on its lock, while
+    /// there are buffers to be filled.
+    /// </summary>
+    private readonly IoLane _cachedWrites;
     private long _lengthBytes;
     private volatile bool _canReadNoWait = true;
     private volatile bool _flushFailed;
@@ -24,8 +33,9 @@ public sealed class LocalBlockFile : IBlockFile
     {
         _handle = handle;
         _direct = direct.IsOn ? new DirectTransfers(Descriptor, direct.BlockBytes, Failure) : null;
-        _blockingReads = new BlockingReads(handle, ReadBlocking);
-        _longWrites = new WriteLane(handle);
+        _calls = new IoLane(handle, LaneWidth);
+        _cachedWrites = new IoLane(handle, width: 1);
+        _blockingReads = new BlockingReads(_calls, ReadBlocking);
         Name = path;
         IsReadOnly = isReadOnly;
         IsDevice = FileSpace.IsDevice(path);
@@ -37,6 +47,8 @@ public sealed class LocalBlockFile : IBlockFile
     public bool IsReadOnly { get; }
 
     public bool IsDevice { get; }
+
+    public bool IsDirect => _direct is not null;
 
     public long LengthBytes => Volatile.Read(ref _lengthBytes);
 
@@ -148,7 +160,7 @@ public sealed class LocalBlockFile : IBlockFile
         if (_direct is not null)
             return WriteDirect(offset, data);
         if (data.Length > InlineBytes)
-            return WriteInLane(offset, data);
+            return WriteCached(offset, data);
         WriteBlocking(offset, data.Span);
         return ValueTask.CompletedTask;
     }
@@ -161,12 +173,12 @@ public sealed class LocalBlockFile : IBlockFile
         if (_direct is not null)
             return WriteDirect(offset, Join(pieces, (int)bytes));
         if (bytes > InlineBytes)
-            return WriteInLane(offset, pieces);
+            return WriteCached(offset, pieces);
         WriteBlocking(offset, pieces);
         return ValueTask.CompletedTask;
     }
 
-    public ValueTask FlushAsync() => OnThreadPool(() =>
+    public ValueTask FlushAsync() => _calls.RunAsync(() =>
     {
         if (LibC.DataSync(Descriptor) == 0)
             return;
@@ -178,7 +190,7 @@ public sealed class LocalBlockFile : IBlockFile
     public async ValueTask<bool> PunchHoleAsync(long offset, long bytes)
     {
         bool supported = true;
-        await OnThreadPool(() => RunAlone(offset, bytes, () => supported = PunchHoleBlocking(offset, bytes)));
+        await _calls.RunAsync(() => RunAlone(offset, bytes, () => supported = PunchHoleBlocking(offset, bytes)));
         return supported;
     }
 
@@ -195,7 +207,7 @@ public sealed class LocalBlockFile : IBlockFile
     public async ValueTask AllocateAsync(long offset, long bytes)
     {
         bool supported = true;
-        await OnThreadPool(() => RunAlone(offset, bytes, () => supported = AllocateBlocking(offset, bytes)));
+        await _calls.RunAsync(() => RunAlone(offset, bytes, () => supported = AllocateBlocking(offset, bytes)));
         if (!supported)
             await FilePreallocation.WriteZerosAsync(this, offset, bytes); // nothing else takes the space for certain
     }
@@ -219,7 +231,7 @@ public sealed class LocalBlockFile : IBlockFile
         if (source is not LocalBlockFile file || file.IsDevice || IsDevice)
             return false;
         bool isCopied = false;
-        await OnThreadPool(() => RunAlone(offset, bytes, () => isCopied = CopyBlocking(file, sourceOffset, offset, bytes)));
+        await _calls.RunAsync(() => RunAlone(offset, bytes, () => isCopied = CopyBlocking(file, sourceOffset, offset, bytes)));
         return isCopied;
     }
 
@@ -242,7 +254,7 @@ public sealed class LocalBlockFile : IBlockFile
         return true;
     }
 
-    public ValueTask SetLengthAsync(long bytes) => OnThreadPool(() =>
+    public ValueTask SetLengthAsync(long bytes) => _calls.RunAsync(() =>
         RunAlone(Math.Min(bytes, LengthBytes), long.MaxValue, () => Truncate(bytes)));
 
     public FileExtent GetExtent(long offset, long limit)
@@ -420,14 +432,14 @@ public sealed class LocalBlockFile : IBlockFile
         new(operation, Name, errorNumber, Marshal.GetPInvokeErrorMessage(errorNumber));
 
     // Methods of their own: a lambda that captures a parameter costs the calls that don't come to it, too.
-    private ValueTask WriteInLane(long offset, ReadOnlyMemory<byte> data) =>
-        _longWrites.StartAsync(() => WriteBlocking(offset, data.Span));
+    private ValueTask WriteCached(long offset, ReadOnlyMemory<byte> data) =>
+        _cachedWrites.RunAsync(() => WriteBlocking(offset, data.Span));
 
-    private ValueTask WriteInLane(long offset, IReadOnlyList<ReadOnlyMemory<byte>> pieces) =>
-        _longWrites.StartAsync(() => WriteBlocking(offset, pieces));
+    private ValueTask WriteCached(long offset, IReadOnlyList<ReadOnlyMemory<byte>> pieces) =>
+        _cachedWrites.RunAsync(() => WriteBlocking(offset, pieces));
 
     /// <summary>Nothing is in the way of another one: they wait for the disk, side by side.</summary>
-    private ValueTask WriteDirect(long offset, ReadOnlyMemory<byte> data) => OnThreadPool(() => WriteBlocking(offset, data.Span));
+    private ValueTask WriteDirect(long offset, ReadOnlyMemory<byte> data) => _calls.RunAsync(() => WriteBlocking(offset, data.Span));
 
     /// <summary>One write, so that pieces that share a block don't become two.</summary>
     private static byte[] Join(IReadOnlyList<ReadOnlyMemory<byte>> pieces, int bytes)
@@ -441,9 +453,6 @@ public sealed class LocalBlockFile : IBlockFile
         }
         return joined;
     }
-
-    private static ValueTask OnThreadPool(Action blocking) => new(Task.Factory.StartNew(
-        blocking, CancellationToken.None, TaskCreationOptions.DenyChildAttach, TaskScheduler.Default));
 
     /// <summary>Whether the page cache is passed by, and the size of blocks if it is not to be found out.</summary>
     private readonly record struct Direct(bool IsOn, int? BlockBytes);

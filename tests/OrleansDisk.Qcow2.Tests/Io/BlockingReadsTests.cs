@@ -39,7 +39,7 @@ public sealed class BlockingReadsTests : IDisposable
         string descriptor = $"/proc/self/fd/{handle.DangerousGetHandle()}";
         using var isClosed = new ManualResetEventSlim();
         string? openFile = null;
-        var reads = new BlockingReads(handle, (_, _) =>
+        var reads = new BlockingReads(new IoLane(handle, width: 4), (_, _) =>
         {
             isClosed.Wait();
             openFile = File.ResolveLinkTarget(descriptor, returnFinalTarget: false)?.FullName;
@@ -56,7 +56,7 @@ public sealed class BlockingReadsTests : IDisposable
     public async Task A_failed_read_tells_why_and_the_next_one_is_not_the_worse_for_it()
     {
         using SafeFileHandle handle = File.OpenHandle(_path);
-        var reads = new BlockingReads(handle, (offset, target) =>
+        var reads = new BlockingReads(new IoLane(handle, width: 4), (offset, target) =>
         {
             if (offset < 0)
                 throw new BlockFileException("reading", _path, 5, "broken");
@@ -77,7 +77,7 @@ public sealed class BlockingReadsTests : IDisposable
     public void A_read_costs_no_allocation()
     {
         using SafeFileHandle handle = File.OpenHandle(_path);
-        var reads = new BlockingReads(handle, (_, target) => target.Clear());
+        var reads = new BlockingReads(new IoLane(handle, width: 4), (_, target) => target.Clear());
         byte[] buffer = new byte[10];
         long[] totals = new long[8];
         for (int round = 0; round < totals.Length; round++)

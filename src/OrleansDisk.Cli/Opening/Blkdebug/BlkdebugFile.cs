@@ -27,6 +27,8 @@ internal sealed class BlkdebugFile(IBlockFile file, BlkdebugRules rules) : IBloc
 
     public bool IsDevice => file.IsDevice;
 
+    public bool IsDirect => file.IsDirect;
+
     public async ValueTask ReadAsync(long offset, Memory<byte> buffer)
     {
         string? name = NameAt(offset) switch
