@@ -91,8 +91,8 @@ public sealed class AllocationTests
 
     private static async Task RunAsync(Action<Qcow2Image, ImageTurns> scenario)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         await CreateOperation.CreateAsync(path, new CreateOptions { VirtualBytes = DiskBytes, ClusterBytes = ClusterBytes });
         var turns = new ImageTurns();
         Qcow2Image image = await turns.RunAsync(() => Qcow2Image.OpenAsync(path, new Qcow2OpenOptions { Access = ImageAccess.Write }));

@@ -18,9 +18,9 @@ public sealed class AmendTests
     [InlineData(65536, true)]
     public async Task An_image_of_version_3_becomes_one_of_version_2_and_back_with_zeros_in_snapshots(int clusterBytes, bool hasBacking)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
-        string backing = directory.Path("backing");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
+        string backing = directory.File("backing");
         File.WriteAllBytes(backing, Disk.MixedBytes(1 << 20, seed: 2));
         if (hasBacking)
             Disk.CreateOverlay(path, backing, "raw", 4 << 20, $"compat=1.1,lazy_refcounts=on,cluster_size={clusterBytes}");
@@ -92,8 +92,8 @@ public sealed class AmendTests
     [InlineData(65536)]
     public async Task Refcounts_get_every_width_one_after_the_other(int clusterBytes)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = Disk.MixedBytes(6 << 20, seed: clusterBytes);
         Disk.Create(path, model.Length, $"cluster_size={clusterBytes}");
         await Exclusive.Run(async () =>
@@ -116,8 +116,8 @@ public sealed class AmendTests
     [Fact]
     public async Task A_refcount_that_does_not_fit_stops_the_change_before_it_begins()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 1 << 20, "cluster_size=65536");
         Disk.QemuIo(path, "write -P 1 0 64k");
         Tool.Run("qemu-img", "snapshot", "-c", "one", path);
@@ -130,8 +130,8 @@ public sealed class AmendTests
     [Fact]
     public async Task What_can_not_be_had_is_refused_and_changes_nothing()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 1 << 20, "compat=1.1,refcount_bits=64");
         byte[] before = File.ReadAllBytes(path);
         foreach ((AmendOptions options, string message) in ((AmendOptions, string)[])
@@ -155,18 +155,18 @@ public sealed class AmendTests
     [Fact]
     public async Task Snapshots_of_another_size_and_extended_L2_entries_prevent_version_2()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 1 << 20, "compat=1.1");
         Tool.Run("qemu-img", "snapshot", "-c", "one", path);
         Tool.Run("qemu-img", "resize", "-q", path, "2M");
         Qcow2Exception e = await Assert.ThrowsAsync<Qcow2Exception>(() => AmendAsync(path, new AmendOptions { Version = 2 }));
         Assert.Equal("Internal snapshots prevent downgrade of image", e.Message);
-        string other = directory.Path("other");
+        string other = directory.File("other");
         Disk.Create(other, 1 << 20, "extended_l2=on");
         e = await Assert.ThrowsAsync<Qcow2Exception>(() => AmendAsync(other, new AmendOptions { Version = 2 }));
         Assert.Equal("Cannot downgrade an image with incompatible features 0x10 set", e.Message);
-        string zstd = directory.Path("zstd");
+        string zstd = directory.File("zstd");
         Disk.Create(zstd, 1 << 20, "compression_type=zstd");
         await AmendAsync(zstd, new AmendOptions { Version = 2 });
         Assert.Equal((2, 72), await VersionAsync(zstd));
@@ -179,14 +179,14 @@ public sealed class AmendTests
     [Fact]
     public async Task A_header_with_bitmaps_and_unknown_extensions_keeps_them_and_reads_as_before()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
-        Disk.CreateOverlay(path, directory.Path("a-long-backing-file-name"), "raw", 1 << 20);
-        await AmendAsync(path, new AmendOptions { LazyRefcounts = true, BackingFile = directory.Path("a-long-backing-file-name"), BackingFormat = "raw" }, openBacking: false);
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
+        Disk.CreateOverlay(path, directory.File("a-long-backing-file-name"), "raw", 1 << 20);
+        await AmendAsync(path, new AmendOptions { LazyRefcounts = true, BackingFile = directory.File("a-long-backing-file-name"), BackingFormat = "raw" }, openBacking: false);
         await using var file = LocalBlockFile.Open(path, ImageAccess.Read);
         Header header = await HeaderReader.ReadAsync(file);
         Assert.True(header.Compatible.HasFlag(CompatibleFeatures.LazyRefcounts));
-        Assert.Equal((directory.Path("a-long-backing-file-name"), "raw"), (header.BackingFile, header.BackingFormat));
+        Assert.Equal((directory.File("a-long-backing-file-name"), "raw"), (header.BackingFile, header.BackingFormat));
         Assert.NotNull(header.Find(HeaderExtensionType.FeatureNames));
     }
 

@@ -13,9 +13,9 @@ public sealed class BitmapTests : IDisposable
     private const int ClusterBytes = 64 << 10;
     private const int Granularity = 4 << 10;
     private const long DiskBytes = 40 << 20;
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
 
-    private string Path => _directory.Path("disk");
+    private string Path => _directory.File("disk");
 
     public void Dispose() => _directory.Dispose();
 
@@ -197,7 +197,7 @@ public sealed class BitmapTests : IDisposable
     public async Task A_process_that_dies_leaves_enabled_bitmaps_inconsistent_and_the_others_as_they_were()
     {
         Disk.Create(Path, DiskBytes, "compat=1.1");
-        string copy = _directory.Path("copy");
+        string copy = _directory.File("copy");
         await WritingAsync(async image =>
         {
             await image.AddBitmapAsync("enabled");
@@ -264,10 +264,10 @@ public sealed class BitmapTests : IDisposable
             await Refuses("Granularity exceeds maximum (2147483648 bytes)", () => image.AddBitmapAsync("two", 4L << 30));
             await Refuses("Dirty bitmap 'two' not found", () => image.RemoveBitmapAsync("two"));
         });
-        string large = _directory.Path("large");
+        string large = _directory.File("large");
         Disk.Create(large, 8L << 50, "compat=1.1,cluster_size=2M");
         await WritingAsync(image => Refuses("Too much space will be occupied by the bitmap. Use larger granularity", () => image.AddBitmapAsync("one")), large);
-        string old = _directory.Path("old");
+        string old = _directory.File("old");
         Disk.Create(old, DiskBytes, "compat=0.10");
         await WritingAsync(image => Refuses("Cannot store dirty bitmaps in qcow2 v2 files", () => image.AddBitmapAsync("one")), old);
 
@@ -320,7 +320,7 @@ public sealed class BitmapTests : IDisposable
     public async Task Copies_of_bitmaps_come_to_the_disk_together_or_not_at_all()
     {
         Disk.Create(Path, DiskBytes, "compat=1.1");
-        string target = _directory.Path("target");
+        string target = _directory.File("target");
         Disk.Create(target, DiskBytes, "compat=1.1");
         const int noSpace = 28;
         await Exclusive.Run(async () =>
@@ -390,5 +390,5 @@ public sealed class BitmapTests : IDisposable
         return ranges;
     }
 
-    private List<(long Start, long Bytes)> QemuDirtyRanges(string name) => QemuBitmap.DirtyRanges(Path, name, _directory.Path("socket"));
+    private List<(long Start, long Bytes)> QemuDirtyRanges(string name) => QemuBitmap.DirtyRanges(Path, name, _directory.File("socket"));
 }

@@ -16,7 +16,7 @@ public sealed class CompressedTests
     [InlineData("1.1", 2 << 20)]
     public async Task Compressed_clusters_are_read_and_random_writes_over_them_leave_no_trace(string compat, int clusterBytes)
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         string path = Compress(directory, out byte[] model, $"compat={compat},cluster_size={clusterBytes}");
         await Exclusive.Run(async () =>
         {
@@ -31,7 +31,7 @@ public sealed class CompressedTests
     [Fact]
     public async Task An_overwritten_part_of_a_compressed_cluster_keeps_the_rest()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         string path = Compress(directory, out byte[] model, "cluster_size=64k");
         await Exclusive.Run(async () =>
         {
@@ -53,7 +53,7 @@ public sealed class CompressedTests
     [Fact]
     public async Task Discarding_every_compressed_cluster_frees_every_host_cluster()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         string path = Compress(directory, out byte[] model, "cluster_size=4k,refcount_bits=8");
         await Exclusive.Run(async () =>
         {
@@ -73,7 +73,7 @@ public sealed class CompressedTests
     [Fact]
     public async Task A_snapshot_of_compressed_clusters_survives_writes_over_them()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         string path = Compress(directory, out byte[] model, "cluster_size=64k");
         Tool.Run("qemu-img", "snapshot", "-c", "kept", path);
         byte[] kept = [.. model];
@@ -86,10 +86,10 @@ public sealed class CompressedTests
     [Fact]
     public async Task Compressed_data_that_is_damaged_fails_the_read_and_not_the_image()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
-        File.WriteAllBytes(directory.Path("raw"), Enumerable.Repeat((byte)0x41, 2 * 65536).ToArray());
-        Tool.Run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", directory.Path("raw"), path);
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
+        File.WriteAllBytes(directory.File("raw"), Enumerable.Repeat((byte)0x41, 2 * 65536).ToArray());
+        Tool.Run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", directory.File("raw"), path);
         using (FileStream file = File.OpenWrite(path))
         {
             file.Position = 5 * 65536; // header, refcount table and block, L1, L2, then the first data
@@ -113,9 +113,9 @@ public sealed class CompressedTests
     private static string Compress(TemporaryDirectory directory, out byte[] bytes, string options)
     {
         bytes = Disk.MixedBytes((2 << 20) + 1536, seed: 4);
-        File.WriteAllBytes(directory.Path("raw"), bytes);
-        string path = directory.Path("disk.qcow2");
-        Tool.Run("qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", "-o", options, directory.Path("raw"), path);
+        File.WriteAllBytes(directory.File("raw"), bytes);
+        string path = directory.File("disk.qcow2");
+        Tool.Run("qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", "-o", options, directory.File("raw"), path);
         return path;
     }
 }

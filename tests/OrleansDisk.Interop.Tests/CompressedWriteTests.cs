@@ -9,10 +9,10 @@ namespace OrleansDisk.Interop.Tests;
 /// <summary>Compressed clusters that the engine writes: read by QEMU and by others, overwritten, discarded.</summary>
 public sealed class CompressedWriteTests : IDisposable
 {
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
     private readonly string _path;
 
-    public CompressedWriteTests() => _path = _directory.Path("disk.qcow2");
+    public CompressedWriteTests() => _path = _directory.File("disk.qcow2");
 
     public void Dispose() => _directory.Dispose();
 
@@ -65,7 +65,7 @@ public sealed class CompressedWriteTests : IDisposable
             await using Qcow2Image image = await Qcow2Image.OpenAsync(_path, Disk.Writing(65536));
             await CompressAsync(image, model);
         });
-        string theirs = _directory.Path("theirs");
+        string theirs = _directory.File("theirs");
         File.WriteAllBytes(theirs + ".raw", model);
         Tool.Run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", theirs + ".raw", theirs);
         long length = new FileInfo(theirs).Length;
@@ -220,8 +220,8 @@ public sealed class CompressedWriteTests : IDisposable
     /// <summary>7-Zip has a reader of its own.</summary>
     private void SevenZipReads(byte[] model)
     {
-        Tool.Run("7zz", "e", "-y", "-tqcow", $"-o{_directory.Path("extracted")}", _path);
-        byte[] read = File.ReadAllBytes(Assert.Single(Directory.GetFiles(_directory.Path("extracted"))));
+        Tool.Run("7zz", "e", "-y", "-tqcow", $"-o{_directory.File("extracted")}", _path);
+        byte[] read = File.ReadAllBytes(Assert.Single(Directory.GetFiles(_directory.File("extracted"))));
         Assert.True(model.AsSpan().SequenceEqual(read), "7-Zip reads something else");
     }
 }

@@ -29,8 +29,8 @@ public sealed class ConcurrencyTests
     public async Task Overlapping_requests_leave_in_every_sector_what_one_of_the_last_of_them_wrote(
         int clusterBytes, int refcountBits, int version, int seed)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         var random = new Random(seed);
         var file = new MemoryFile { Turns = () => random.Next(3) == 0 ? random.Next(24) : 0 };
         byte[] bytes = [];
@@ -63,9 +63,9 @@ public sealed class ConcurrencyTests
     [Fact]
     public async Task Overlapping_requests_over_a_snapshot_and_a_backing_file_keep_both()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
-        File.WriteAllBytes(directory.Path("base"), new byte[SectorCount * 512]);
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
+        File.WriteAllBytes(directory.File("base"), new byte[SectorCount * 512]);
         Disk.CreateOverlay(path, "base", "raw", SectorCount * 512, "cluster_size=1k");
         Tool.Run("qemu-img", "snapshot", "-c", "empty", path);
         byte[] bytes = [];
@@ -89,8 +89,8 @@ public sealed class ConcurrencyTests
     [Fact]
     public async Task Closing_waits_for_what_is_under_way()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 4 << 20, "cluster_size=4k");
         byte[] data = Disk.MixedBytes(4 << 20, seed: 8);
         await Exclusive.Run(async () =>

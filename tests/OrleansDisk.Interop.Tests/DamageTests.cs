@@ -135,13 +135,13 @@ public sealed class DamageTests
 
     private static byte[] Make(string options, string content)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] data = Disk.MixedBytes(300_000, seed: 6);
         Array.Resize(ref data, 512 << 10);
-        File.WriteAllBytes(directory.Path("raw"), data);
+        File.WriteAllBytes(directory.File("raw"), data);
         string[] compress = content == "compressed" ? ["-c"] : [];
-        Tool.Run("qemu-img", ["convert", "-q", .. compress, "-f", "raw", "-O", "qcow2", "-o", options, directory.Path("raw"), path]);
+        Tool.Run("qemu-img", ["convert", "-q", .. compress, "-f", "raw", "-O", "qcow2", "-o", options, directory.File("raw"), path]);
         if (content == "snapshots")
         {
             Tool.Run("qemu-img", "snapshot", "-c", "first", path);

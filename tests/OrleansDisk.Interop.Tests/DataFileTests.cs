@@ -10,13 +10,13 @@ namespace OrleansDisk.Interop.Tests;
 public sealed class DataFileTests : IDisposable
 {
     private const int ClusterBytes = 64 << 10;
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
 
     public void Dispose() => _directory.Dispose();
 
-    private string Image => _directory.Path("disk");
+    private string Image => _directory.File("disk");
 
-    private string Data => _directory.Path("disk.data");
+    private string Data => _directory.File("disk.data");
 
     [Theory]
     [InlineData("cluster_size=64k")]
@@ -43,7 +43,7 @@ public sealed class DataFileTests : IDisposable
     public async Task Random_writes_over_a_backing_file_never_show_what_the_data_file_held_before()
     {
         byte[] below = Disk.MixedBytes(3 << 20, seed: 8);
-        File.WriteAllBytes(_directory.Path("below"), below);
+        File.WriteAllBytes(_directory.File("below"), below);
         byte[] model = new byte[4 << 20];
         below.CopyTo(model, 0);
         Disk.CreateOverlay(Image, "below", "raw", model.Length, $"data_file={Data}");
@@ -60,12 +60,12 @@ public sealed class DataFileTests : IDisposable
     public async Task Created_images_are_those_of_qemu_and_qemu_writes_them(string preallocation, bool isRaw)
     {
         const long bytes = 900L << 20; // two L2 tables
-        string theirs = _directory.Path("theirs");
-        Disk.Create(theirs, bytes, $"data_file={_directory.Path("x")},preallocation={preallocation},data_file_raw={(isRaw ? "on" : "off")}");
+        string theirs = _directory.File("theirs");
+        Disk.Create(theirs, bytes, $"data_file={_directory.File("x")},preallocation={preallocation},data_file_raw={(isRaw ? "on" : "off")}");
         await CreateOperation.CreateAsync(Image, new CreateOptions
         {
             VirtualBytes = bytes,
-            DataFile = _directory.Path("y"),
+            DataFile = _directory.File("y"),
             DataFileRaw = isRaw,
             Preallocation = preallocation == "off" ? Preallocation.Off : Preallocation.Metadata,
         });
@@ -74,7 +74,7 @@ public sealed class DataFileTests : IDisposable
         int name = expected.AsSpan().IndexOf("/x"u8) + 1;
         expected[name] = (byte)'y';
         Assert.True(actual.AsSpan().SequenceEqual(expected), $"differ at 0x{actual.AsSpan().CommonPrefixLength(expected):x}");
-        Assert.Equal(bytes, new FileInfo(_directory.Path("y")).Length);
+        Assert.Equal(bytes, new FileInfo(_directory.File("y")).Length);
         Disk.QemuIo(Image, "write -P 0x31 100k 200k", "read -P 0x31 100k 200k");
         await Judge.FindsCleanAsync(Image);
     }
@@ -98,12 +98,12 @@ public sealed class DataFileTests : IDisposable
         File.WriteAllText(Data, "precious");
         var options = new CreateOptions { VirtualBytes = 1 << 20, DataFile = Data, ClusterBytes = 3000 };
         await Assert.ThrowsAsync<Qcow2Exception>(() => CreateOperation.CreateAsync(Image, options));
-        await Assert.ThrowsAsync<Qcow2Exception>(() => CreateOperation.CreateAsync(_directory.Path("none/disk"), options with { ClusterBytes = ClusterBytes }));
+        await Assert.ThrowsAsync<Qcow2Exception>(() => CreateOperation.CreateAsync(_directory.File("none/disk"), options with { ClusterBytes = ClusterBytes }));
         await Assert.ThrowsAsync<Qcow2Exception>(() => CreateOperation.CreateAsync(Data, options with { ClusterBytes = ClusterBytes }));
         Assert.Equal("precious", File.ReadAllText(Data));
-        string other = _directory.Path("other");
+        string other = _directory.File("other");
         await Assert.ThrowsAsync<Qcow2Exception>(() =>
-            CreateOperation.CreateAsync(_directory.Path("none/disk"), options with { ClusterBytes = ClusterBytes, DataFile = other }));
+            CreateOperation.CreateAsync(_directory.File("none/disk"), options with { ClusterBytes = ClusterBytes, DataFile = other }));
         Assert.False(File.Exists(other));
     }
 
@@ -212,14 +212,14 @@ public sealed class DataFileTests : IDisposable
     {
         Disk.Create(Image, 1 << 20, $"data_file={Data}");
         Disk.QemuIo(Image, "write -P 0xaa 0 64k");
-        File.Move(Data, _directory.Path("moved"));
+        File.Move(Data, _directory.File("moved"));
         await Exclusive.Run(async () =>
         {
             var options = new Qcow2OpenOptions();
             Qcow2Exception error = await Assert.ThrowsAsync<Qcow2Exception>(() => Qcow2Image.OpenAsync(Image, options));
             Assert.Contains(Data, error.Message, StringComparison.Ordinal);
             await using Qcow2Image image = await Qcow2Image.OpenAsync(
-                Image, options with { DataFile = LocalBlockFile.Open(_directory.Path("moved"), ImageAccess.Read) });
+                Image, options with { DataFile = LocalBlockFile.Open(_directory.File("moved"), ImageAccess.Read) });
             byte[] read = new byte[1];
             await image.ReadAsync(100, read);
             Assert.Equal(0xaa, read[0]);
@@ -231,7 +231,7 @@ public sealed class DataFileTests : IDisposable
     [InlineData("nbd:localhost:10809")]
     public async Task A_name_with_a_protocol_is_never_followed(string name)
     {
-        await CreateOperation.CreateAsync(_directory.Path("plain"), new CreateOptions { VirtualBytes = 1 << 20 });
+        await CreateOperation.CreateAsync(_directory.File("plain"), new CreateOptions { VirtualBytes = 1 << 20 });
         await Assert.ThrowsAsync<Qcow2UnsupportedException>(() =>
             CreateOperation.CreateAsync(Image, new CreateOptions { VirtualBytes = 1 << 20, DataFile = name }));
     }

@@ -12,10 +12,10 @@ namespace OrleansDisk.Interop.Tests;
 public sealed class EncryptedTests : IDisposable
 {
     private const int DiskBytes = (2 << 20) + 1536;
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
     private readonly string _path;
 
-    public EncryptedTests() => _path = _directory.Path("disk");
+    public EncryptedTests() => _path = _directory.File("disk");
 
     public void Dispose() => _directory.Dispose();
 
@@ -118,7 +118,7 @@ public sealed class EncryptedTests : IDisposable
     [InlineData("aes")]
     public async Task Encrypted_layers_have_a_secret_each_and_copies_between_them_are_encrypted_anew(string format)
     {
-        var below = EncryptedDisk.Create(_directory.Path("base"), "the lower one", 1 << 20, $"encrypt.format={format}");
+        var below = EncryptedDisk.Create(_directory.File("base"), "the lower one", 1 << 20, $"encrypt.format={format}");
         below.QemuIo("write -P 0x31 0 512k");
         var above = EncryptedDisk.Create(_path, "the upper one", 1 << 20, $"encrypt.format={format}", "-u", "-b", below.Path, "-F", "qcow2");
         byte[] model = new byte[1 << 20];
@@ -136,7 +136,7 @@ public sealed class EncryptedTests : IDisposable
             }
             await new ModelDisk(image, model, seed: 0).VerifyAsync();
         });
-        string raw = _directory.Path("expected");
+        string raw = _directory.File("expected");
         File.WriteAllBytes(raw, model);
         Tool.Run("qemu-img", "compare", "-q", "--object", "secret,id=s,data=the upper one", "--object", "secret,id=t,data=the lower one", "--image-opts",
             $"{above.ImageOptions},backing.encrypt.key-secret=t,backing.driver=qcow2,backing.file.filename={below.Path}", $"driver=raw,file.filename={raw}");

@@ -26,7 +26,7 @@ public sealed class FailureTests
     public async Task Whichever_operation_fails_the_image_has_leaks_at_most(
         int clusterBytes, int refcountBits, int version, FileOperation operation, int errorNumber)
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         byte[] empty = [];
         await Exclusive.Run(async () => empty = await CreateAsync(clusterBytes, refcountBits, version));
         int failures = 0;
@@ -39,7 +39,7 @@ public sealed class FailureTests
                 break;
             failures++;
             stops += run.HasStopped ? 1 : 0;
-            string path = directory.Path("disk");
+            string path = directory.File("disk");
             await File.WriteAllBytesAsync(path, run.Left());
             // The in-process checker judges every run, QEMU some of them: it takes longer to start.
             if (failing % 16 == 1)

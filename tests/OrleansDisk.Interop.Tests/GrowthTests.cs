@@ -11,8 +11,8 @@ public sealed class GrowthTests
     [InlineData(16)]
     public async Task The_refcount_table_grows_as_often_as_the_file_needs_it(int refcountBits)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = new byte[14 << 20];
         Disk.Create(path, model.Length, $"cluster_size=512,refcount_bits={refcountBits}");
         var lengths = new SortedSet<int> { await RefcountTableClustersAsync(path) };
@@ -45,8 +45,8 @@ public sealed class GrowthTests
     [InlineData("1.1", 65536)]
     public async Task A_disk_grows_again_and_again_and_is_written_at_its_end(string compat, int clusterBytes)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = new byte[700 * 512];
         Disk.Create(path, model.Length, $"compat={compat},cluster_size={clusterBytes}");
         await Exclusive.Run(async () =>
@@ -75,9 +75,9 @@ public sealed class GrowthTests
     [InlineData("1.1")]
     public async Task A_disk_that_grows_over_a_longer_backing_file_reads_zeros_there(string compat)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
-        File.WriteAllBytes(directory.Path("base"), Enumerable.Repeat((byte)0x5a, (1 << 20) + 700).ToArray());
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
+        File.WriteAllBytes(directory.File("base"), Enumerable.Repeat((byte)0x5a, (1 << 20) + 700).ToArray());
         const int oldBytes = 100 * 512; // inside a cluster
         byte[] model = new byte[2 << 20];
         model.AsSpan(0, oldBytes).Fill(0x5a);
@@ -100,8 +100,8 @@ public sealed class GrowthTests
     [Fact]
     public async Task A_disk_does_not_grow_past_the_limit_of_its_L1_table()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 1 << 20, "cluster_size=512");
         await Exclusive.Run(async () =>
         {

@@ -9,10 +9,10 @@ namespace OrleansDisk.Interop.Tests;
 public sealed class HeaderTests : IDisposable
 {
     private const int ClusterBytes = 65536;
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
     private readonly string _path;
 
-    public HeaderTests() => _path = _directory.Path("disk");
+    public HeaderTests() => _path = _directory.File("disk");
 
     public void Dispose() => _directory.Dispose();
 

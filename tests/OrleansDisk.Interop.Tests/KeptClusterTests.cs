@@ -9,10 +9,10 @@ namespace OrleansDisk.Interop.Tests;
 public sealed class KeptClusterTests : IDisposable
 {
     private const int DiskBytes = 8 << 20;
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
     private readonly string _path;
 
-    public KeptClusterTests() => _path = _directory.Path("disk");
+    public KeptClusterTests() => _path = _directory.File("disk");
 
     public void Dispose() => _directory.Dispose();
 

@@ -11,10 +11,10 @@ namespace OrleansDisk.Interop.Tests;
 public sealed class KeySlotTests : IDisposable
 {
     private const int InputOutputError = 5;
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
     private readonly string _path;
 
-    public KeySlotTests() => _path = _directory.Path("disk");
+    public KeySlotTests() => _path = _directory.File("disk");
 
     public void Dispose() => _directory.Dispose();
 

@@ -10,10 +10,10 @@ namespace OrleansDisk.Interop.Tests;
 public sealed class KeyTests : IDisposable
 {
     private const int ClusterBytes = 65536;
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
     private readonly string _path;
 
-    public KeyTests() => _path = _directory.Path("disk");
+    public KeyTests() => _path = _directory.File("disk");
 
     public void Dispose() => _directory.Dispose();
 

@@ -16,8 +16,8 @@ public sealed class LargeDiskTests
     [InlineData(1024, 65536)]
     public async Task A_disk_of_many_TiB_opens_in_little_memory(long sizeTiB, int clusterBytes)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, sizeTiB * TiB, $"cluster_size={clusterBytes}");
         // Once before, so that what the runtime allocates for itself does not count.
         await Exclusive.Run(async () => await (await Qcow2Image.OpenAsync(path, new Qcow2OpenOptions())).CloseAsync());
@@ -41,8 +41,8 @@ public sealed class LargeDiskTests
     [InlineData("compat=1.1,cluster_size=2M,refcount_bits=64")]
     public async Task Sparse_writes_all_over_a_disk_of_many_TiB_are_found_again(string options)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         const long bytes = (60 * TiB) + 1536;
         Disk.Create(path, bytes, options);
         long[] offsets = [0, (1L << 32) - 100, (1L << 32) + 200, (5 * TiB) - 7, (33 * TiB) + 12345, (59 * TiB) + 65530, bytes - 300];

@@ -123,12 +123,12 @@ public sealed class LeaseEpochTests
 
     private static Task Run(Func<Qcow2Image, MemoryFile, Task> scenario) => Exclusive.Run(async () =>
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         var file = new MemoryFile();
         await CreateOperation.CreateAsync(file, new CreateOptions { VirtualBytes = 1 << 20, ClusterBytes = ClusterBytes });
         await using (Qcow2Image image = await Qcow2Image.OpenAsync(file, Disk.Writing(ClusterBytes)))
             await scenario(image, file);
-        string path = directory.Path("disk");
+        string path = directory.File("disk");
         await File.WriteAllBytesAsync(path, file.ToArray());
         await Judge.FindsCleanAsync(path);
     });

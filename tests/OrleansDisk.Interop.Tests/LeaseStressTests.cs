@@ -25,8 +25,8 @@ public sealed class LeaseStressTests
     public async Task Sessions_under_leases_see_in_every_sector_what_one_of_its_last_writers_wrote(
         int clusterBytes, int refcountBits, int version, int seed)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         await CreateOperation.CreateAsync(path, new CreateOptions
         {
             VirtualBytes = SectorCount * SectorBytes,

@@ -184,12 +184,12 @@ public sealed class LeaseTests
 
     private static Task Run(Func<Qcow2Image, MemoryFile, Task> scenario, bool endsClean = true) => Exclusive.Run(async () =>
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         var file = new MemoryFile();
         await CreateOperation.CreateAsync(file, new CreateOptions { VirtualBytes = DiskBytes, ClusterBytes = ClusterBytes });
         await using (Qcow2Image image = await Qcow2Image.OpenAsync(file, Disk.Writing(ClusterBytes)))
             await scenario(image, file);
-        string path = directory.Path("disk");
+        string path = directory.File("disk");
         await File.WriteAllBytesAsync(path, file.ToArray());
         await (endsClean ? Judge.FindsCleanAsync(path) : Judge.FindsAtMostLeaksAsync(path));
     });

@@ -7,12 +7,12 @@ namespace OrleansDisk.Interop.Tests;
 /// <summary>Who may open an image while another has it: QEMU and this engine, both ways round.</summary>
 public sealed class LockTests : IDisposable
 {
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
     private readonly string _path;
 
     public LockTests()
     {
-        _path = _directory.Path("disk");
+        _path = _directory.File("disk");
         Disk.Create(_path, 1 << 20, "cluster_size=64k");
     }
 
@@ -90,7 +90,7 @@ public sealed class LockTests : IDisposable
     [Fact]
     public async Task A_backing_file_in_use_by_an_overlay_is_not_written_by_anyone()
     {
-        string overlay = _directory.Path("overlay");
+        string overlay = _directory.File("overlay");
         Disk.CreateOverlay(overlay, "disk", "qcow2", 1 << 20);
         await Exclusive.Run(async () =>
         {

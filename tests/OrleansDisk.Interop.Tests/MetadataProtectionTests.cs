@@ -26,8 +26,8 @@ public sealed class MetadataProtectionTests
     [MemberData(nameof(Targets))]
     public async Task An_entry_that_leads_to_metadata_stops_the_image_and_the_metadata_stays(string operation, int cluster)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, 16 << 20, "compat=1.1");
         Disk.QemuIo(path, "write -P 1 0 64k");
         byte[] image = File.ReadAllBytes(path);
@@ -65,8 +65,8 @@ public sealed class MetadataProtectionTests
     [InlineData(4)]
     public async Task A_lease_does_not_write_onto_metadata_that_lies_beside_entries_found_sound(int cluster)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         byte[] image = CreateWithEntry(path, (ulong)cluster, fileClusters: 7);
         await Exclusive.Run(async () =>
         {
@@ -83,8 +83,8 @@ public sealed class MetadataProtectionTests
     [Fact]
     public async Task A_lease_does_not_write_onto_a_cluster_that_became_metadata_after_it_was_found_sound()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         CreateWithEntry(path, 7, fileClusters: 16); // a cluster that is free, say the refcounts
         await Exclusive.Run(async () =>
         {

@@ -8,9 +8,9 @@ namespace OrleansDisk.Interop.Tests;
 public sealed class OverlapCheckTests : IDisposable
 {
     private const int ClusterBytes = 64 << 10;
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
 
-    private string Image => _directory.Path("disk.qcow2");
+    private string Image => _directory.File("disk.qcow2");
 
     public void Dispose() => _directory.Dispose();
 

@@ -35,8 +35,8 @@ public sealed class OverlayTests
     [MemberData(nameof(Overlays))]
     public async Task Random_writes_over_a_shorter_backing_file_leave_it_untouched(string format, Naming naming, int version, int clusterBytes)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("overlay.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("overlay.qcow2");
         byte[] warm = Disk.MixedBytes((1 << 20) + 700, seed: 1);
         string backing = MakeBacking(directory, "base", format, warm);
         byte[] model = new byte[(2 << 20) + 1024];
@@ -65,31 +65,31 @@ public sealed class OverlayTests
     [Fact]
     public async Task A_chain_of_four_images_with_different_cluster_sizes_reads_and_writes_as_one_disk()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         byte[] model = new byte[3 << 20];
         byte[] warm = Disk.MixedBytes(900_000, seed: 2);
         warm.CopyTo(model, 0);
-        File.WriteAllBytes(directory.Path("0"), warm);
+        File.WriteAllBytes(directory.File("0"), warm);
         (string Options, int ClusterBytes)[] layers =
             [("compat=0.10,cluster_size=512", 512), ("compat=1.1,cluster_size=2M", 2 << 20), ("compat=1.1,cluster_size=4k,refcount_bits=1", 4096), ("compat=0.10,cluster_size=64k", 65536)];
         for (int layer = 1; layer <= layers.Length; layer++)
         {
-            string path = directory.Path($"{layer}");
+            string path = directory.File($"{layer}");
             (string options, int clusterBytes) = layers[layer - 1];
             Disk.CreateOverlay(path, $"{layer - 1}", layer == 1 ? "raw" : "qcow2", model.Length, options);
-            string below = Judge.Fingerprint(directory.Path($"{layer - 1}"));
+            string below = Judge.Fingerprint(directory.File($"{layer - 1}"));
             await Exclusive.Run(() => Disk.ScribbleAsync(path, model, seed: layer, Disk.Writing(clusterBytes), groups: 12, maxBytes: 100_000));
             await Judge.FindsCleanAsync(path);
             Judge.ReadsAs(path, model);
-            Assert.Equal(below, Judge.Fingerprint(directory.Path($"{layer - 1}")));
+            Assert.Equal(below, Judge.Fingerprint(directory.File($"{layer - 1}")));
         }
     }
 
     [Fact]
     public async Task A_write_into_part_of_a_cluster_brings_the_rest_from_the_backing_file()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("overlay");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("overlay");
         byte[] warm = Enumerable.Repeat((byte)0x5a, (3 * 65536) + 700).ToArray();
         MakeBacking(directory, "base", "raw", warm);
         Disk.CreateOverlay(path, "base", "raw", 5 * 65536);
@@ -113,8 +113,8 @@ public sealed class OverlayTests
     [InlineData("0.10", false)]
     public async Task Zeros_written_over_a_backing_file_hide_it_in_either_version(string compat, bool mayUnmap)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("overlay");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("overlay");
         MakeBacking(directory, "base", "raw", Enumerable.Repeat((byte)0x5a, 8 * 65536).ToArray());
         Disk.CreateOverlay(path, "base", "raw", 8 * 65536, $"compat={compat}");
         await Exclusive.Run(async () =>
@@ -133,11 +133,11 @@ public sealed class OverlayTests
     [Fact]
     public async Task A_discard_over_a_backing_file_reads_as_zeros_in_version_3_and_does_nothing_in_version_2()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         MakeBacking(directory, "base", "raw", Enumerable.Repeat((byte)0x5a, 8 * 65536).ToArray());
         foreach (string compat in (string[])["1.1", "0.10"])
         {
-            string path = directory.Path($"overlay-{compat}");
+            string path = directory.File($"overlay-{compat}");
             Disk.CreateOverlay(path, "base", "raw", (8 * 65536) - 512, $"compat={compat}");
             await Exclusive.Run(async () =>
             {
@@ -164,9 +164,9 @@ public sealed class OverlayTests
     [InlineData("other", "vmdk", "vmdk")]
     public async Task A_backing_file_that_is_none_is_refused_by_name(string name, string format, string expected)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("overlay");
-        File.WriteAllBytes(directory.Path("other"), new byte[65536]);
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("overlay");
+        File.WriteAllBytes(directory.File("other"), new byte[65536]);
         Disk.CreateOverlay(path, name, format, 1 << 20);
         foreach (ImageAccess access in Enum.GetValues<ImageAccess>())
         {
@@ -184,13 +184,13 @@ public sealed class OverlayTests
     [InlineData(3)]
     public async Task A_backing_chain_that_is_a_loop_is_refused_with_a_short_message(int length)
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         for (int i = 0; i < length; i++)
-            Disk.CreateOverlay(directory.Path($"disk{i}"), $"disk{(i + 1) % length}", "qcow2", 1 << 20);
+            Disk.CreateOverlay(directory.File($"disk{i}"), $"disk{(i + 1) % length}", "qcow2", 1 << 20);
         foreach (ImageAccess access in Enum.GetValues<ImageAccess>())
         {
             var options = new Qcow2OpenOptions { Access = access };
-            IOException error = await Assert.ThrowsAnyAsync<IOException>(() => Qcow2Image.OpenAsync(directory.Path("disk0"), options));
+            IOException error = await Assert.ThrowsAnyAsync<IOException>(() => Qcow2Image.OpenAsync(directory.File("disk0"), options));
             Assert.Contains("loop", error.Message, StringComparison.Ordinal);
             Assert.True(error.Message.Length < 500, error.Message);
         }
@@ -198,7 +198,7 @@ public sealed class OverlayTests
 
     private static string MakeBacking(TemporaryDirectory directory, string name, string format, byte[] bytes)
     {
-        string path = directory.Path(name);
+        string path = directory.File(name);
         File.WriteAllBytes(format == "raw" ? path : path + ".raw", bytes);
         if (format != "raw")
             Tool.Run("qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=8k", path + ".raw", path);

@@ -14,8 +14,8 @@ public sealed class ResizeTests
     [InlineData(65536, 16, "0.10")]
     public async Task A_disk_that_shrinks_gives_its_space_back_and_grows_again_as_zeros(int clusterBytes, int refcountBits, string version)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = Disk.MixedBytes(8 << 20, seed: clusterBytes);
         Disk.Create(path, model.Length, $"cluster_size={clusterBytes},refcount_bits={refcountBits},compat={version}");
         int kept = (1 << 20) + 1536;
@@ -41,8 +41,8 @@ public sealed class ResizeTests
     [Fact]
     public async Task What_a_snapshot_holds_stays_when_the_disk_shrinks()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 4 << 20, "cluster_size=4096");
         Disk.QemuIo(path, "write -P 0x11 0 4M");
         Tool.Run("qemu-img", "snapshot", "-c", "before", path);
@@ -65,8 +65,8 @@ public sealed class ResizeTests
     [InlineData(Preallocation.Full, 8 << 20)]
     public async Task Growth_is_preallocated_as_asked(Preallocation preallocation, long leastBytes)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = new byte[(10 << 20) + 512];
         Disk.Create(path, (2 << 20) - 512, "cluster_size=65536");
         Disk.QemuIo(path, "write -P 0x22 1M 512k", "write -P 0x22 1920k 65024", "discard 1M 256k");
@@ -93,9 +93,9 @@ public sealed class ResizeTests
     [Fact]
     public async Task An_overlay_of_a_longer_backing_file_shows_nothing_of_it_after_it_shrank_and_grew()
     {
-        using var directory = new TemporaryDirectory();
-        string backing = directory.Path("backing");
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string backing = directory.File("backing");
+        string path = directory.File("disk");
         File.WriteAllBytes(backing, Disk.MixedBytes(6 << 20, seed: 1));
         Disk.CreateOverlay(path, backing, "raw", 6 << 20);
         byte[] model = File.ReadAllBytes(backing);
@@ -114,8 +114,8 @@ public sealed class ResizeTests
     [Fact]
     public async Task A_disk_that_QEMU_shrank_grows_here_and_the_other_way_round()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = new byte[6 << 20];
         Disk.Create(path, model.Length, "cluster_size=4096");
         Disk.QemuIo(path, "write -P 0x44 0 6M");
@@ -137,11 +137,11 @@ public sealed class ResizeTests
     [Fact]
     public async Task Neither_a_version_2_image_with_snapshots_nor_a_preallocated_smaller_disk_is_possible()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 1 << 20, "compat=0.10");
         Tool.Run("qemu-img", "snapshot", "-c", "one", path);
-        string other = directory.Path("other");
+        string other = directory.File("other");
         Disk.Create(other, 1 << 20, "compat=1.1");
         await Exclusive.Run(async () =>
         {

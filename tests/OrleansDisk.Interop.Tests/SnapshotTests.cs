@@ -22,8 +22,8 @@ public sealed class SnapshotTests
     [MemberData(nameof(Geometries))]
     public async Task Writes_after_each_snapshot_leave_every_snapshot_as_it_was(string compat, int clusterBytes, int refcountBits)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         byte[] model = new byte[(2 << 20) + 1536];
         Disk.Create(path, model.Length, $"compat={compat},cluster_size={clusterBytes},refcount_bits={refcountBits}");
         await WriteAsync(path, model, seed: 1, clusterBytes);
@@ -50,8 +50,8 @@ public sealed class SnapshotTests
     [Fact]
     public async Task Clusters_at_the_largest_refcount_that_two_bits_hold_are_copied_on_write()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         byte[] model = Disk.MixedBytes(1 << 20, seed: 9);
         Disk.Create(path, model.Length, "cluster_size=4k,refcount_bits=2");
         await Exclusive.Run(async () =>
@@ -73,8 +73,8 @@ public sealed class SnapshotTests
     [Fact]
     public async Task An_image_with_one_bit_refcounts_survives_a_snapshot_that_failed()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         byte[] model = new byte[1 << 20];
         Disk.Create(path, model.Length, "cluster_size=4k,refcount_bits=1");
         await WriteAsync(path, model, seed: 1, 4096);
@@ -88,8 +88,8 @@ public sealed class SnapshotTests
     [Fact]
     public async Task Discards_and_zeros_over_a_snapshot_take_nothing_from_it()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, 1 << 20, "cluster_size=64k");
         Disk.QemuIo(path, "write -P 0x77 0 1M");
         Tool.Run("qemu-img", "snapshot", "-c", "full", path);
@@ -110,10 +110,10 @@ public sealed class SnapshotTests
     [Fact]
     public async Task A_version_2_disk_with_snapshots_does_not_grow_and_a_version_3_disk_does()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         foreach (string compat in (string[])["0.10", "1.1"])
         {
-            string path = directory.Path(compat);
+            string path = directory.File(compat);
             Disk.Create(path, 1 << 20, $"compat={compat},cluster_size=512");
             Disk.QemuIo(path, "write -P 0x77 0 1M");
             Tool.Run("qemu-img", "snapshot", "-c", "small", path);

@@ -20,8 +20,8 @@ public sealed class SubclusterTests
     [InlineData(2 << 20, "off")]
     public async Task Random_writes_leave_an_image_that_qemu_finds_clean_and_equal(int clusterBytes, string preallocation)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = new byte[Math.Clamp(clusterBytes * 40, 1 << 20, 12 << 20) + 1536];
         Disk.Create(path, model.Length, $"extended_l2=on,cluster_size={clusterBytes},preallocation={preallocation}");
         await Exclusive.Run(() => Disk.ScribbleAsync(path, model, seed: clusterBytes, Disk.Writing(clusterBytes), groups: 60, maxBytes: clusterBytes * 4));
@@ -38,12 +38,12 @@ public sealed class SubclusterTests
     [InlineData("raw")]
     public async Task Random_writes_over_a_backing_file_copy_subclusters(string backingFormat)
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         byte[] below = Disk.MixedBytes((3 << 20) + 700, seed: 5);
-        File.WriteAllBytes(directory.Path("below.raw"), below);
+        File.WriteAllBytes(directory.File("below.raw"), below);
         if (backingFormat == "qcow2")
-            Tool.Run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", directory.Path("below.raw"), directory.Path("below.qcow2"));
-        string path = directory.Path("disk");
+            Tool.Run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", directory.File("below.raw"), directory.File("below.qcow2"));
+        string path = directory.File("disk");
         byte[] model = new byte[(4 << 20) + 512];
         below.CopyTo(model, 0);
         Disk.CreateOverlay(path, $"below.{backingFormat}", backingFormat, model.Length, "extended_l2=on");
@@ -55,11 +55,11 @@ public sealed class SubclusterTests
     [Fact]
     public async Task Random_writes_keep_a_snapshot_and_images_with_compressed_clusters()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         byte[] model = Disk.MixedBytes(4 << 20, seed: 3);
-        File.WriteAllBytes(directory.Path("raw"), model);
-        string path = directory.Path("disk");
-        Tool.Run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "extended_l2=on", directory.Path("raw"), path);
+        File.WriteAllBytes(directory.File("raw"), model);
+        string path = directory.File("disk");
+        Tool.Run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "extended_l2=on", directory.File("raw"), path);
         Disk.QemuIo(path, "write -P 0x11 100k 9k", "write -z 300k 20k", "write -P 0x22 1M 100k");
         model.AsSpan(100 << 10, 9 << 10).Fill(0x11);
         model.AsSpan(300 << 10, 20 << 10).Clear();
@@ -75,9 +75,9 @@ public sealed class SubclusterTests
     [Fact]
     public async Task A_small_write_allocates_the_subclusters_that_it_touches_and_no_more()
     {
-        using var directory = new TemporaryDirectory();
-        File.WriteAllBytes(directory.Path("below"), [.. Enumerable.Repeat((byte)0xbb, 4 * ClusterBytes)]);
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        File.WriteAllBytes(directory.File("below"), [.. Enumerable.Repeat((byte)0xbb, 4 * ClusterBytes)]);
+        string path = directory.File("disk");
         Disk.CreateOverlay(path, "below", "raw", 4 * ClusterBytes, "extended_l2=on");
         await Exclusive.Run(async () =>
         {
@@ -100,8 +100,8 @@ public sealed class SubclusterTests
     [Fact]
     public async Task Zeros_that_may_unmap_give_a_cluster_up_when_its_last_data_goes()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 2 * ClusterBytes, "extended_l2=on");
         Disk.QemuIo(path, "write -P 0xaa 4k 8k");
         await Exclusive.Run(async () =>
@@ -119,8 +119,8 @@ public sealed class SubclusterTests
     [Fact]
     public async Task A_write_beside_zero_subclusters_never_shows_the_stale_bytes_of_their_cluster()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = new byte[2 * ClusterBytes];
         Disk.Create(path, model.Length, "extended_l2=on");
         Disk.QemuIo(path, "write -P 0xaa 0 128k", "write -z 8k 8k", "write -z 64k 64k");
@@ -146,8 +146,8 @@ public sealed class SubclusterTests
     [InlineData("write -P 1 0 64k", 7, "00", null)] // no subcluster is allocated: nothing wrong
     public async Task A_bitmap_that_contradicts_itself_is_damage_when_it_is_met(string command, int zeroByte, string bits, string? message)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 4 * ClusterBytes, "extended_l2=on");
         Disk.QemuIo(path, command);
         await Patch(path, bitmap => bitmap[zeroByte] = Convert.ToByte(bits, 16));
@@ -159,7 +159,7 @@ public sealed class SubclusterTests
             else
                 Assert.Contains(message, (await Assert.ThrowsAnyAsync<Qcow2Exception>(() => image.ReadAsync(0, new byte[512]).AsTask())).Message, StringComparison.Ordinal);
         });
-        Assert.Equal(message is null ? 0 : 2, Tool.Try("qemu-img", "check", path).Status);
+        Assert.Equal(message is null ? 0 : 2, Tool.Try("qemu-img", "check", path).ExitCode);
     }
 
     [Theory]
@@ -169,8 +169,8 @@ public sealed class SubclusterTests
     [InlineData(2 << 20, Preallocation.Metadata)]
     public async Task Created_images_are_those_of_qemu_byte_for_byte_and_qemu_writes_them(int clusterBytes, Preallocation preallocation)
     {
-        using var directory = new TemporaryDirectory();
-        (string ours, string theirs) = (directory.Path("ours"), directory.Path("theirs"));
+        using var directory = new TemporaryDirectory(inMemory: true);
+        (string ours, string theirs) = (directory.File("ours"), directory.File("theirs"));
         await CreateOperation.CreateAsync(ours, new CreateOptions
         {
             VirtualBytes = 6 << 20,
@@ -187,9 +187,9 @@ public sealed class SubclusterTests
     [Fact]
     public async Task A_lease_reads_and_overwrites_allocated_subclusters_and_leaves_the_rest_to_turns()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
-        File.WriteAllBytes(directory.Path("below"), new byte[4 * ClusterBytes]);
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
+        File.WriteAllBytes(directory.File("below"), new byte[4 * ClusterBytes]);
         Disk.CreateOverlay(path, "below", "raw", 4 * ClusterBytes, "extended_l2=on");
         Disk.QemuIo(path, "write -P 0xaa 4k 8k", "write -z 12k 4k");
         await Exclusive.Run(async () =>

@@ -25,8 +25,8 @@ public sealed class WrittenImageTests
     [MemberData(nameof(Geometries))]
     public async Task Random_writes_leave_an_image_that_qemu_finds_clean_and_equal(string compat, int clusterBits, int refcountBits)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         int clusterBytes = 1 << clusterBits;
         int virtualBytes = Math.Clamp(clusterBytes * 96, 1 << 20, 12 << 20) + 1536;
         Tool.Run("qemu-img", "create", "-q", "-f", "qcow2",
@@ -45,10 +45,10 @@ public sealed class WrittenImageTests
             }
             await using (Qcow2Image image = await Qcow2Image.OpenAsync(path, options with { Access = ImageAccess.Read }))
                 await new ModelDisk(image, model, seed).VerifyAsync();
-            File.WriteAllBytes(directory.Path("model.raw"), model);
+            File.WriteAllBytes(directory.File("model.raw"), model);
         });
         Tool.Run("qemu-img", "check", "-q", path);
-        Tool.Run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", directory.Path("model.raw"), path);
+        Tool.Run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", directory.File("model.raw"), path);
     }
 
     private static Task Run(Func<Task> action) => Exclusively.StartNew(action).Unwrap();

@@ -12,8 +12,8 @@ public sealed class ZeroClusterTests
     [InlineData(2 << 20)]
     public async Task A_write_into_part_of_a_zero_cluster_never_shows_the_stale_bytes_of_its_host_cluster(int clusterBytes)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = new byte[6 * clusterBytes];
         Disk.Create(path, model.Length, $"cluster_size={clusterBytes}");
         Disk.QemuIo(path, $"write -P 0xaa 0 {model.Length}", $"write -z 0 {2 * clusterBytes}", $"write -z -u {2 * clusterBytes} {2 * clusterBytes}");
@@ -42,8 +42,8 @@ public sealed class ZeroClusterTests
     [InlineData(65536, 64)]
     public async Task Random_writes_over_zero_clusters_of_both_kinds_keep_the_image_clean(int clusterBytes, int refcountBits)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = new byte[(1 << 20) + 512];
         Disk.Create(path, model.Length, $"cluster_size={clusterBytes},refcount_bits={refcountBits}");
         Disk.QemuIo(path, "write -P 0xaa 0 1M", "write -z 0 256k", "write -z -u 256k 256k", "write -z 700k 100k");
@@ -58,8 +58,8 @@ public sealed class ZeroClusterTests
     [Fact]
     public async Task Zeros_keep_or_give_up_the_host_cluster_as_asked()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 4 * 65536, "cluster_size=64k");
         Disk.QemuIo(path, "write -P 0xaa 0 256k");
         await Exclusive.Run(async () =>
@@ -132,8 +132,8 @@ public sealed class ZeroClusterTests
     [InlineData("metadata", 2 << 20, 8)]
     public async Task Preallocated_images_read_as_zeros_and_take_random_writes(string preallocation, int clusterBytes, int refcountBits)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         byte[] model = new byte[(3 << 20) + 512];
         Disk.Create(path, model.Length, $"preallocation={preallocation},cluster_size={clusterBytes},refcount_bits={refcountBits}");
         await Exclusive.Run(() => Disk.ScribbleAsync(path, model, seed: clusterBytes, Disk.Writing(clusterBytes), groups: 20, maxBytes: 100_000));

@@ -1,5 +1,4 @@
 using OrleansDisk.Cli.Tests.Tools;
-using OrleansDisk.Testing;
 using static OrleansDisk.Testing.DamagedImage;
 
 namespace OrleansDisk.Cli.Tests.Commands;

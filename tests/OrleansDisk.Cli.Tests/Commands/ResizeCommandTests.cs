@@ -1,5 +1,4 @@
 using OrleansDisk.Cli.Tests.Tools;
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Cli.Tests.Commands;
 

@@ -1,6 +1,5 @@
 using System.Text.RegularExpressions;
 using OrleansDisk.Cli.Tests.Tools;
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Cli.Tests.Commands;
 

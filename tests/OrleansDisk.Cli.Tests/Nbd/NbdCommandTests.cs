@@ -2,7 +2,6 @@ using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using OrleansDisk.Cli.Tests.Tools;
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Cli.Tests.Nbd;
 

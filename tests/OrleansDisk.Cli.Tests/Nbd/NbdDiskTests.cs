@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using OrleansDisk.Cli.Tests.Tools;
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Cli.Tests.Nbd;
 

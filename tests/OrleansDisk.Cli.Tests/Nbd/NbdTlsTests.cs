@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using OrleansDisk.Cli.Tests.Tools;
 using OrleansDisk.Nbd.Tests.Fixtures;
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Cli.Tests.Nbd;
 

@@ -1,4 +1,3 @@
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Cli.Tests.Tools;
 

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Globalization;
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Cli.Tests.Tools;
 

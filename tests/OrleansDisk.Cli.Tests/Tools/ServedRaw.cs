@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Cli.Tests.Tools;
 

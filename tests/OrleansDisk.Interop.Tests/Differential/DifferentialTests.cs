@@ -35,7 +35,7 @@ public sealed class DifferentialTests
 
     private static async Task<string?> FailureOfAsync(int seed)
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         var scenario = new Scenario(seed, directory);
         try
         {
@@ -51,8 +51,8 @@ public sealed class DifferentialTests
 
     private static async Task RunAsync(Scenario scenario, TemporaryDirectory directory)
     {
-        string ours = directory.Path("ours");
-        string theirs = directory.Path("theirs");
+        string ours = directory.File("ours");
+        string theirs = directory.File("theirs");
         File.Copy(scenario.Image, ours);
         File.Copy(scenario.Image, theirs);
         await Exclusive.Run(() => ApplyAsync(ours, scenario));

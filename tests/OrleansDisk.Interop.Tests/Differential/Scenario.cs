@@ -70,7 +70,7 @@ internal sealed class Scenario
     private void AddBackingFile(bool isBottom)
     {
         int bytes = NextBytes();
-        string path = _directory.Path($"layer{_layers.Count}");
+        string path = _directory.File($"layer{_layers.Count}");
         if (isBottom && _random.Next(2) == 0)
         {
             bytes += _random.Next(2) * _random.Next(SectorBytes);
@@ -88,7 +88,7 @@ internal sealed class Scenario
 
     private string MakeTop(string options)
     {
-        string path = _directory.Path("top");
+        string path = _directory.File("top");
         int bytes = NextBytes();
         Create(path, bytes, options);
         Model = Fill(path, Under(bytes));
@@ -98,7 +98,7 @@ internal sealed class Scenario
     private void Create(string path, long bytes, string options)
     {
         if (HasBacking)
-            Disk.CreateOverlay(path, Path.GetFileName(_directory.Path($"layer{_layers.Count - 1}")), _layers[^1].Split(' ')[0], bytes, options);
+            Disk.CreateOverlay(path, Path.GetFileName(_directory.File($"layer{_layers.Count - 1}")), _layers[^1].Split(' ')[0], bytes, options);
         else
             Disk.Create(path, bytes, options);
     }

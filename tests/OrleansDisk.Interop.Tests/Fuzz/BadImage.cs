@@ -5,7 +5,7 @@ namespace OrleansDisk.Interop.Tests.Fuzz;
 /// <summary>A small image by qemu-img of which a test breaks a field.</summary>
 internal sealed class BadImage : IDisposable
 {
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
 
     public static async Task OpenAndCloseAsync(string path)
     {
@@ -22,7 +22,7 @@ internal sealed class BadImage : IDisposable
     }
 
     /// <summary>A file beside the image.</summary>
-    public string Sibling(string name) => _directory.Path(name);
+    public string Sibling(string name) => _directory.File(name);
 
     /// <summary>
     /// 1 MiB, 64 KiB clusters, the first of them written: refcount table at host cluster 1, its block at 2, L1 table at 3,

@@ -16,14 +16,14 @@ public sealed class Corpus : IDisposable
     public const string DataFile = "data.raw";
 
     private const string Secret = "--object=secret,id=key,data=fuzz";
-    private readonly TemporaryDirectory _directory = new();
+    private readonly TemporaryDirectory _directory = new(inMemory: true);
     private readonly List<CorpusImage> _images = [];
 
     public Corpus()
     {
         byte[] data = Disk.MixedBytes(700_000, seed: 3);
         Array.Resize(ref data, 1 << 20);
-        File.WriteAllBytes(_directory.Path("raw"), data);
+        File.WriteAllBytes(_directory.File("raw"), data);
         foreach (string options in (string[])[
             "compat=0.10,cluster_size=512", "compat=0.10,cluster_size=64k", "compat=1.1,cluster_size=512",
             "compat=1.1,cluster_size=4k,refcount_bits=1", "compat=1.1,cluster_size=4k,refcount_bits=2",
@@ -42,8 +42,8 @@ public sealed class Corpus : IDisposable
         Backing("a raw backing file, version 2", "raw", "compat=0.10,cluster_size=1k");
         Bitmaps();
         Create("extended L2 entries", "extended_l2=on,cluster_size=16k", "write -P 1 0 5k", "write -z 64k 2k");
-        Create("external data file", $"data_file={_directory.Path("1" + DataFile)}", "write -P 1 0 100k", "write -z 256k 64k");
-        Create("raw data file, extended L2 entries", $"data_file={_directory.Path("2" + DataFile)},data_file_raw=on,extended_l2=on", "write -P 1 0 100k");
+        Create("external data file", $"data_file={_directory.File("1" + DataFile)}", "write -P 1 0 100k", "write -z 256k 64k");
+        Create("raw data file, extended L2 entries", $"data_file={_directory.File("2" + DataFile)},data_file_raw=on,extended_l2=on", "write -P 1 0 100k");
         Encrypted("LUKS", "encrypt.format=luks,encrypt.iter-time=10");
         Encrypted("AES", "encrypt.format=aes");
     }
@@ -52,14 +52,14 @@ public sealed class Corpus : IDisposable
 
     public void Dispose() => _directory.Dispose();
 
-    private string NewPath() => _directory.Path($"image{_images.Count}.qcow2");
+    private string NewPath() => _directory.File($"image{_images.Count}.qcow2");
 
     private void Add(string name, string path) => _images.Add(new CorpusImage(name, path, File.ReadAllBytes(path)));
 
     private void Convert(string name, string options, params string[] arguments)
     {
         string path = NewPath();
-        Tool.Run("qemu-img", ["convert", "-q", .. arguments, "-f", "raw", "-O", "qcow2", "-o", options, _directory.Path("raw"), path]);
+        Tool.Run("qemu-img", ["convert", "-q", .. arguments, "-f", "raw", "-O", "qcow2", "-o", options, _directory.File("raw"), path]);
         if (options.StartsWith("compat=1.1", StringComparison.Ordinal))
             Disk.QemuIo(path, "write -z 64k 100k", "write -z -u 300k 64k");
         Add(name, path);
@@ -87,8 +87,8 @@ public sealed class Corpus : IDisposable
 
     private void Backing(string name, string format, string options)
     {
-        string below = _directory.Path($"backing{_images.Count}.{format}");
-        Tool.Run("qemu-img", "convert", "-q", "-f", "raw", "-O", format, _directory.Path("raw"), below);
+        string below = _directory.File($"backing{_images.Count}.{format}");
+        Tool.Run("qemu-img", "convert", "-q", "-f", "raw", "-O", format, _directory.File("raw"), below);
         string path = NewPath();
         Disk.CreateOverlay(path, Path.GetFileName(below), format, 1 << 20, options);
         Disk.QemuIo(path, "write -P 4 10k 50k", "write -P 5 500k 3k");

@@ -24,8 +24,8 @@ public sealed class SnapshotOperationTests
     [MemberData(nameof(Geometries))]
     public async Task Both_engines_take_apply_and_delete_snapshots_of_one_image_in_turn(string compat, int clusterBytes, int refcountBits)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         byte[] model = new byte[(2 << 20) + 1536];
         Disk.Create(path, model.Length, $"compat={compat},cluster_size={clusterBytes},refcount_bits={refcountBits}");
         var snapshots = new Dictionary<string, byte[]>();
@@ -68,11 +68,11 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task Many_operations_on_an_open_image_with_compressed_clusters_and_a_backing_file_keep_every_snapshot()
     {
-        using var directory = new TemporaryDirectory();
-        string backing = directory.Path("base.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string backing = directory.File("base.qcow2");
         Disk.Create(backing, 3 << 20, "cluster_size=64k");
         Disk.QemuIo(backing, "write -P 0x31 0 3M", "write -z 1M 100k");
-        string path = directory.Path("disk.qcow2");
+        string path = directory.File("disk.qcow2");
         Disk.CreateOverlay(path, backing, "qcow2", 2 << 20, "cluster_size=4k");
         Disk.QemuIo(path, "write -c -P 0x41 0 64k", "write -c -P 0x42 512k 64k");
         byte[] model = Read(path);
@@ -111,8 +111,8 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task Ids_count_on_from_the_highest_and_are_looked_for_before_names()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, 1 << 20, "compat=1.1");
         foreach (string name in (string[])["2", "1", "x"])
             await OnImageAsync(path, image => image.CreateSnapshotAsync(Named(name)));
@@ -127,8 +127,8 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task Refcounts_that_can_not_grow_refuse_a_snapshot_and_nothing_leaks()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, 1 << 20, "cluster_size=4k,refcount_bits=1");
         Disk.QemuIo(path, "write -P 0x55 0 1M");
         string before = Judge.Fingerprint(path);
@@ -141,8 +141,8 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task A_snapshot_brings_the_size_of_its_disk_back()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, 1 << 20, "cluster_size=512");
         Disk.QemuIo(path, "write -P 0x55 0 1M");
         await OnImageAsync(path, image => image.CreateSnapshotAsync(Named("small")));
@@ -164,8 +164,8 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task A_snapshot_is_read_without_being_applied_and_never_written()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         byte[] model = new byte[1 << 20];
         Disk.Create(path, model.Length, "cluster_size=4k");
         await ScribbleAsync(path, model, seed: 1, 4096);
@@ -188,8 +188,8 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task Vm_state_goes_with_its_snapshot_and_comes_back_when_that_is_applied()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, (1 << 20) + 512, "cluster_size=4k");
         byte[] state = Disk.MixedBytes(300_001, seed: 3);
         await OnImageAsync(path, async image =>
@@ -222,8 +222,8 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task What_qemu_saved_with_a_running_machine_is_kept()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, 1 << 20, "cluster_size=64k");
         Disk.QemuIo(path, "write -P 1 0 128k", "write -b -P 0x7e 0 200k");
         Tool.Run("qemu-img", "snapshot", "-c", "a", path);
@@ -243,8 +243,8 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task Unknown_extra_data_and_names_of_any_bytes_are_kept_when_the_table_is_written_again()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, 1 << 20, "cluster_size=4k");
         Tool.Run("qemu-img", "snapshot", "-c", "abcdefghijklmnop", path);
         byte[] file = File.ReadAllBytes(path);
@@ -269,8 +269,8 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task An_operation_that_is_cancelled_has_changed_nothing()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, 1 << 20, "cluster_size=4k");
         Disk.QemuIo(path, "write -P 0x55 0 1M");
         Tool.Run("qemu-img", "snapshot", "-c", "a", path);
@@ -289,8 +289,8 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task A_refcount_table_that_is_full_grows_with_the_snapshot_that_needs_it()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         // One cluster of table leads to 64 blocks of 64 clusters each: 2 MiB.
         Disk.Create(path, 4 << 20, "cluster_size=512,refcount_bits=64");
         await OnImageAsync(path, async image =>

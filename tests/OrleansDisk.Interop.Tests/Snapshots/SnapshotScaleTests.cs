@@ -20,8 +20,8 @@ public sealed class SnapshotScaleTests(ITestOutputHelper output)
     [Fact]
     public async Task A_disk_of_a_tebibyte_has_many_snapshots_that_come_and_go_quickly()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk.qcow2");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk.qcow2");
         Disk.Create(path, DiskBytes, "cluster_size=64k");
         var create = new List<double>();
         var delete = new List<double>();

@@ -1,6 +1,5 @@
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Io;
-using OrleansDisk.Testing;
 using static OrleansDisk.Testing.DamagedImage;
 
 namespace OrleansDisk.Qcow2.Tests.Check;

@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using OrleansDisk.Qcow2.Check;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Qcow2.Tests.Check;
 

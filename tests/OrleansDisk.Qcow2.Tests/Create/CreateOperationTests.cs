@@ -1,7 +1,6 @@
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
 using OrleansDisk.Qcow2.Operations;
-using OrleansDisk.Testing;
 
 namespace OrleansDisk.Qcow2.Tests.Create;
 
