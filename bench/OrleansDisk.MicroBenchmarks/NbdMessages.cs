@@ -18,7 +18,7 @@ public class NbdMessages
     public long ParseRequest()
     {
         var header = RequestHeader.Parse(_request);
-        return (long)header.Offset + header.PayloadBytes;
+        return (long)(header.Offset + header.PayloadBytes);
     }
 
     [Benchmark]

@@ -43,7 +43,7 @@ public sealed class DirtyBitmapContext(string bitmap, Qcow2Image? image = null) 
             // A backing file may be shorter than what lies above it.
             BitmapExtent extent = at >= source.VirtualBytes ? new BitmapExtent(end - at, IsDirty: false)
                 : await source.GetBitmapExtentAsync(bitmap, at, Math.Min(end, source.VirtualBytes) - at);
-            wantsMore = request.AddExtent(context, (uint)extent.Bytes, FlagsOf(extent.IsDirty));
+            wantsMore = request.AddExtent(context, extent.Bytes, FlagsOf(extent.IsDirty));
             at += extent.Bytes;
         }
     }
@@ -58,7 +58,7 @@ public sealed class AllocationDepthContext : DiskContext
     {
         await foreach (MapExtent extent in MapOperation.WalkAsync(disk.Layers, request.Offset, request.Length))
         {
-            if (!request.AddExtent(context, (uint)extent.Bytes, extent.IsPresent ? (uint)extent.Depth + 1 : 0))
+            if (!request.AddExtent(context, extent.Bytes, extent.IsPresent ? (uint)extent.Depth + 1 : 0))
                 return;
         }
     }

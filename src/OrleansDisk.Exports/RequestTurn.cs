@@ -129,7 +129,7 @@ internal sealed class RequestTurn(DiskSession session)
     }
 
     private ValueTask ReadSparseAsync(NbdRequest request) => SparseRead.RunAsync(session.Disk.Source, session.Disk.Layers,
-        request.Offset, request.Buffer, extent => request.AddExtent((uint)extent.Bytes, StateOf(extent)));
+        request.Offset, request.Buffer, extent => request.AddExtent(extent.Bytes, StateOf(extent)));
 
     private async ValueTask ReportExtentsAsync(NbdRequest request)
     {
@@ -139,7 +139,7 @@ internal sealed class RequestTurn(DiskSession session)
             return;
         await foreach (MapExtent extent in MapOperation.WalkAsync(session.Disk.Layers, request.Offset, request.Length))
         {
-            if (!request.AddExtent((uint)extent.Bytes, StateOf(extent)))
+            if (!request.AddExtent(extent.Bytes, StateOf(extent)))
                 return;
         }
     }

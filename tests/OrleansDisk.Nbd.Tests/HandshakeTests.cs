@@ -62,7 +62,6 @@ public sealed class HandshakeTests
 
     [Theory]
     [InlineData(4, 0)]
-    [InlineData(11, 0)]
     [InlineData(0x7fffffff, 5000)]
     public async Task Unknown_options_are_unsupported_and_their_data_is_skipped(int option, int dataBytes)
     {

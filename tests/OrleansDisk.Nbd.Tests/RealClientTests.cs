@@ -91,7 +91,8 @@ public sealed class RealClientTests
         string output = await Tool.RunAsync("/usr/bin/python3", script, server.Uri("disk"));
         Assert.Equal("done\n", output);
         Assert.Equal(7, seen.Select(request => request.Command).Distinct().Count());
-        foreach (NbdCommandFlags flag in Enum.GetValues<NbdCommandFlags>())
+        // A payload's length is between client and server; exports know nothing of it.
+        foreach (NbdCommandFlags flag in Enum.GetValues<NbdCommandFlags>().Where(flag => flag != NbdCommandFlags.PayloadLength))
             Assert.Contains(seen, request => (request.Flags & flag) == flag);
     }
 

@@ -33,4 +33,7 @@ public enum NbdCommandFlags : ushort
 
     /// <summary>Write zeroes: fail with NBD_ENOTSUP rather than be as slow as a write.</summary>
     FastZero = 1 << 4,
+
+    /// <summary>Extended headers: the length is that of a payload, and not of the range.</summary>
+    PayloadLength = 1 << 5,
 }

@@ -19,6 +19,10 @@ internal static class NbdMagic
     public const uint SimpleReply = 0x67446698;
 
     public const uint StructuredReply = 0x668e33ef;
+
+    public const uint ExtendedRequest = 0x21e41c71;
+
+    public const uint ExtendedReply = 0x6e8a278c;
 }
 
 /// <summary>Flags of the server's greeting ("Handshake flags").</summary>
@@ -55,6 +59,7 @@ internal enum NbdTransmissionFlags : ushort
     CanMultiConnect = 1 << 8,
     SendCache = 1 << 10,
     SendFastZero = 1 << 11,
+    BlockStatusPayload = 1 << 12,
 }
 
 /// <summary>Options of the handshake ("Option types").</summary>
@@ -69,6 +74,7 @@ internal enum NbdOption : uint
     StructuredReply = 8,
     ListMetaContext = 9,
     SetMetaContext = 10,
+    ExtendedHeaders = 11,
 }
 
 /// <summary>Replies to options ("Option reply types"); bit 31 marks an error.</summary>
@@ -87,6 +93,7 @@ internal enum NbdOptionReply : uint
     ErrorShutdown = 0x80000007,
     ErrorBlockSizeRequired = 0x80000008,
     ErrorTooBig = 0x80000009,
+    ErrorExtendedHeaders = 0x8000000a,
 }
 
 /// <summary>Kinds of information in the reply to INFO and GO ("NBD_REP_INFO").</summary>
@@ -105,6 +112,7 @@ internal enum NbdChunkType : ushort
     OffsetData = 1,
     OffsetHole = 2,
     BlockStatus = 5,
+    BlockStatusExtended = 6,
     Error = 0x8001,
     ErrorOffset = 0x8002,
 }

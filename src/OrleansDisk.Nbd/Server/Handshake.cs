@@ -18,6 +18,7 @@ internal sealed class Handshake(
     private bool _noZeroes;
     private bool _isEncrypted;
     private bool _structuredReplies;
+    private bool _extendedHeaders;
     private ContextSelection? _contexts;
     private INbdExport? _export;
     private INbdExportSession? _session;
@@ -183,7 +184,7 @@ internal sealed class Handshake(
             throw new ConnectionEndedException();
         }
         _isEncrypted = true;
-        _structuredReplies = false;
+        _structuredReplies = _extendedHeaders = false;
         _contexts = null;
         CloseSession();
     }
@@ -201,10 +202,9 @@ internal sealed class Handshake(
                     _replies.AddServer(export.Name, export.Description);
                 _replies.Acknowledge();
                 break;
-            case NbdOption.StructuredReply:
+            case NbdOption.StructuredReply or NbdOption.ExtendedHeaders:
                 data.MustEnd();
-                _structuredReplies = true;
-                _replies.Acknowledge();
+                AnswerReplyStyle(option);
                 break;
             case NbdOption.ListMetaContext:
             case NbdOption.SetMetaContext:
@@ -217,6 +217,21 @@ internal sealed class Handshake(
                 _replies.Fail(NbdOptionReply.ErrorUnsupported, $"option {(uint)option} is not known here");
                 break;
         }
+    }
+
+    /// <summary>"NBD_OPT_STRUCTURED_REPLY" and "NBD_OPT_EXTENDED_HEADERS", which can't be taken back.</summary>
+    private void AnswerReplyStyle(NbdOption option)
+    {
+        if (_extendedHeaders && option == NbdOption.StructuredReply)
+        {
+            _replies.Fail(NbdOptionReply.ErrorExtendedHeaders, "extended headers were agreed on already");
+            return;
+        }
+        if (_extendedHeaders)
+            throw new InvalidOptionException("extended headers were agreed on already");
+        _structuredReplies = true;
+        _extendedHeaders = option == NbdOption.ExtendedHeaders;
+        _replies.Acknowledge();
     }
 
     /// <summary>"NBD_OPT_LIST_META_CONTEXT" and "NBD_OPT_SET_META_CONTEXT".</summary>
@@ -251,6 +266,11 @@ internal sealed class Handshake(
     private NegotiatedExport? AnswerExportName(ReadOnlySpan<byte> data)
     {
         NegotiatedExport? negotiated = null;
+        if (_extendedHeaders)
+        {
+            connection.LogViolation($"{NbdOption.ExportName} after extended headers");
+            return null;
+        }
         try
         {
             negotiated = Connect(new OptionData(data).TakeRestAsString("export name"), out string error);
@@ -314,6 +334,7 @@ internal sealed class Handshake(
         return new NegotiatedExport(_session!, export.Name, _session!.Info)
         {
             StructuredReplies = _structuredReplies,
+            ExtendedHeaders = _extendedHeaders,
             WantsAllocation = _contexts?.ExportName == name && _contexts.WantsAllocation,
             Contexts = _contexts?.ExportName == name ? _contexts.Contexts : [],
         };

@@ -19,13 +19,16 @@ public abstract class NbdRequest
     /// <summary>First byte of the range, in bytes; 0 for a flush.</summary>
     public long Offset { get; protected set; }
 
-    /// <summary>Bytes of the range; 0 for a flush.</summary>
-    public uint Length { get; protected set; }
+    /// <summary>
+    /// Bytes of the range; 0 for a flush. Reads and writes are no longer than the maximum payload; the others have up to 32 bits,
+    /// or 63 where the client uses extended headers.
+    /// </summary>
+    public long Length { get; protected set; }
 
     /// <summary>The payload of a write, or where a read puts its bytes: <see cref="Length"/> bytes. Empty otherwise.</summary>
     public Memory<byte> Buffer { get; protected set; }
 
-    /// <summary>Whether the client can be told which parts of a read are holes, by <see cref="AddExtent(uint, NbdExtentState)"/>.</summary>
+    /// <summary>Whether the client can be told which parts of a read are holes, by <see cref="AddExtent(long, NbdExtentState)"/>.</summary>
     public bool WantsHoles { get; protected set; }
 
     /// <summary>Whether a block-status request is to be told of base:allocation.</summary>
@@ -42,16 +45,16 @@ public abstract class NbdRequest
     /// not be filled, and must not be written once the extent is reported.
     /// </summary>
     /// <returns>Whether more extents are of use: false once the range is covered, or the reply is full.</returns>
-    public abstract bool AddExtent(uint length, NbdExtentState state);
+    public abstract bool AddExtent(long length, NbdExtentState state);
 
     /// <summary>
     /// Reports the next extent of a block-status request in one of its <see cref="WantedContexts"/>, as
-    /// <see cref="AddExtent(uint, NbdExtentState)"/> does; each context needs at least one.
+    /// <see cref="AddExtent(long, NbdExtentState)"/> does; each context needs at least one.
     /// </summary>
     /// <param name="context">The context's place in <see cref="INbdExport.MetaContexts"/>.</param>
     /// <param name="length">Bytes of the extent.</param>
     /// <param name="flags">What the context says of it.</param>
-    public abstract bool AddExtent(int context, uint length, uint flags);
+    public abstract bool AddExtent(int context, long length, uint flags);
 
     /// <summary>Ends the request; call it once. The request must not be touched afterwards.</summary>
     /// <param name="error">What the client is told.</param>

@@ -52,7 +52,7 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
     public static long Charge(in RequestHeader header) => header.Command switch
     {
         NbdCommand.Read or NbdCommand.Write => OverheadBytes + (long)header.Length,
-        NbdCommand.BlockStatus => OverheadBytes + MaxStatusExtents * 16,
+        NbdCommand.BlockStatus => OverheadBytes + MaxStatusExtents * 32,
         _ => OverheadBytes,
     };
 
@@ -61,12 +61,13 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
     {
         Debug.Assert(_state == Free);
         Command = header.Command;
-        Flags = header.Flags;
+        Flags = header.Flags & ~NbdCommandFlags.PayloadLength;
         Offset = (long)header.Offset;
-        Length = header.Length;
+        Length = (long)header.Length;
         ChargedBytes = chargedBytes;
         _cookie = header.Cookie;
         _structured = export.StructuredReplies;
+        Reply.ExtendedOffset = export.ExtendedHeaders ? header.Offset : null;
         bool isRead = Command == NbdCommand.Read;
         WantsHoles = isRead && _structured && (Flags & NbdCommandFlags.DontFragment) == 0;
         if (isRead || Command == NbdCommand.Write)
@@ -85,32 +86,34 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
         WantedContexts = export.Contexts;
         int count = WantedContexts.Count;
         int maxExtents = (Flags & NbdCommandFlags.RequestOne) != 0 ? 1 : Math.Max(1, MaxStatusExtents / (count + 1));
-        _extents.Start(Length, maxExtents);
+        long maxExtentBytes = export.ExtendedHeaders ? long.MaxValue : uint.MaxValue;
+        _extents.Start(Length, maxExtents, maxExtentBytes);
         while (_contextExtents.Length < count)
             _contextExtents = [.. _contextExtents, new ExtentList()];
         for (int i = 0; i < count; i++)
-            _contextExtents[i].Start(Length, maxExtents);
+            _contextExtents[i].Start(Length, maxExtents, maxExtentBytes);
     }
 
     /// <summary>Makes a free request the reply to one that was refused.</summary>
-    public void Refuse(in RequestHeader header, bool structured, NbdError error, string message)
+    public void Refuse(in RequestHeader header, in NegotiatedExport export, NbdError error, string message)
     {
         Debug.Assert(_state == Free);
         ChargedBytes = OverheadBytes;
         _cookie = header.Cookie;
-        _structured = structured;
+        _structured = export.StructuredReplies;
+        Reply.ExtendedOffset = export.ExtendedHeaders ? header.Offset : null;
         _state = Completed;
         EncodeError(error, message);
     }
 
-    public override bool AddExtent(uint length, NbdExtentState state) => Command switch
+    public override bool AddExtent(long length, NbdExtentState state) => Command switch
     {
         NbdCommand.BlockStatus => WantsAllocation && _extents.Add(length, state),
         NbdCommand.Read => AddReadExtent(length, state),
         _ => false,
     };
 
-    public override bool AddExtent(int context, uint length, uint flags)
+    public override bool AddExtent(int context, long length, uint flags)
     {
         for (int i = 0; i < WantedContexts.Count; i++)
         {
@@ -172,9 +175,9 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
         return MemoryMarshal.CreateFromPinnedArray(_buffer, 0, bytes);
     }
 
-    private bool AddReadExtent(uint length, NbdExtentState state)
+    private bool AddReadExtent(long length, NbdExtentState state)
     {
-        uint left = Length - (uint)Math.Min(Length, _extents.CoveredBytes);
+        long left = Length - Math.Min(Length, _extents.CoveredBytes);
         length = Math.Min(length, left);
         bool isZero = (state & NbdExtentState.Zero) != 0;
         if (isZero && (!WantsHoles || length < SmallestHoleBytes))
@@ -182,7 +185,7 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
             _buffer.AsSpan((int)_extents.CoveredBytes, (int)length).Clear();
             isZero = false;
         }
-        ulong before = _extents.CoveredBytes;
+        long before = _extents.CoveredBytes;
         bool wantsMore = _extents.Add(length, isZero ? NbdExtentState.Zero : NbdExtentState.Data);
         if (_extents.CoveredBytes == before && length > 0)
             SpillHoles(length, isZero);
@@ -190,9 +193,9 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
     }
 
     /// <summary>Too many holes for a reply: fill them, and go on with the read as data.</summary>
-    private void SpillHoles(uint length, bool isZero)
+    private void SpillHoles(long length, bool isZero)
     {
-        uint covered = (uint)_extents.CoveredBytes;
+        long covered = _extents.CoveredBytes;
         ClearHoles();
         if (isZero)
             _buffer.AsSpan((int)covered, (int)length).Clear();
@@ -231,6 +234,11 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
 
     private void EncodeSuccess()
     {
+        if (Reply.ExtendedOffset is not null)
+        {
+            Reply.StartNone(_cookie);
+            return;
+        }
         Reply.Start(ReplyBuffer.SimpleReplyBytes);
         Reply.AddSimple(_cookie, NbdError.None);
     }
@@ -257,9 +265,9 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
     private void EncodeBlockStatus()
     {
         int count = WantedContexts.Count;
-        int bytes = WantsAllocation ? ReplyBuffer.BlockStatusBytes(TrimmedExtents(_extents).Length) : 0;
+        int bytes = WantsAllocation ? Reply.BlockStatusBytes(TrimmedExtents(_extents).Length) : 0;
         for (int i = 0; i < count; i++)
-            bytes += ReplyBuffer.BlockStatusBytes(TrimmedExtents(_contextExtents[i]).Length);
+            bytes += Reply.BlockStatusBytes(TrimmedExtents(_contextExtents[i]).Length);
         Reply.Start(bytes);
         if (WantsAllocation)
             Reply.AddBlockStatusChunk(_cookie, isLast: count == 0, ContextSelection.AllocationId, _extents.Extents);
@@ -287,9 +295,9 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
             }
             // What no extent covered is data.
             if (_extents.CoveredBytes < Length && !_extents.Extents.IsEmpty)
-                AddReadExtent(Length - (uint)_extents.CoveredBytes, NbdExtentState.Data);
+                AddReadExtent(Length - _extents.CoveredBytes, NbdExtentState.Data);
             ReadOnlySpan<Extent> extents = _extents.Extents;
-            Reply.Start(Math.Max(1, extents.Length) * (ReplyBuffer.ChunkHeaderBytes + 12));
+            Reply.Start(Math.Max(1, extents.Length) * (ReplyBuffer.MaxChunkHeaderBytes + 12));
             if (extents.Length <= 1 && (extents.IsEmpty || extents[0].State == NbdExtentState.Data))
                 Reply.AddDataChunk(_cookie, isLast: true, Offset, data, (int)Length);
             else
@@ -299,12 +307,12 @@ internal sealed unsafe class PooledRequest(IReplyTarget target, BufferPool buffe
 
     private void AddChunks(ReadOnlySpan<Extent> extents, byte* data)
     {
-        uint position = 0;
+        long position = 0;
         foreach (Extent extent in extents)
         {
             bool isLast = position + extent.Length == Length;
             if (extent.State == NbdExtentState.Zero)
-                Reply.AddHoleChunk(_cookie, isLast, Offset + position, extent.Length);
+                Reply.AddHoleChunk(_cookie, isLast, Offset + position, (uint)extent.Length);
             else
                 Reply.AddDataChunk(_cookie, isLast, Offset + position, data + position, (int)extent.Length);
             position += extent.Length;

@@ -12,7 +12,11 @@ namespace OrleansDisk.Nbd.Server;
 internal sealed unsafe class ReplyBuffer(BufferPool pool)
 {
     public const int SimpleReplyBytes = 16;
-    public const int ChunkHeaderBytes = 20;
+
+    /// <summary>The most that the header of a chunk takes: that of an extended one.</summary>
+    public const int MaxChunkHeaderBytes = 32;
+
+    private const int ChunkHeaderBytes = 20;
     private const int SmallHeadBytes = 64;
     private const int MaxMessageBytes = 1024;
     private const ushort DoneFlag = 1;
@@ -23,6 +27,9 @@ internal sealed unsafe class ReplyBuffer(BufferPool pool)
     private IoVector[] _pieces = new IoVector[2];
 
     public int PieceCount { get; private set; }
+
+    /// <summary>The offset of the request where chunks have extended headers, or null: they have structured ones.</summary>
+    public ulong? ExtendedOffset { get; set; }
 
     public ref readonly IoVector Piece(int index) => ref _pieces[index];
 
@@ -74,20 +81,47 @@ internal sealed unsafe class ReplyBuffer(BufferPool pool)
     }
 
     /// <summary>Bytes of a chunk of block status.</summary>
-    public static int BlockStatusBytes(int extentCount) => ChunkHeaderBytes + 4 + extentCount * 8;
+    public int BlockStatusBytes(int extentCount) =>
+        ExtendedOffset is null ? ChunkHeaderBytes + 4 + extentCount * 8 : MaxChunkHeaderBytes + 8 + extentCount * 16;
 
-    /// <summary>NBD_REPLY_TYPE_BLOCK_STATUS, what one context says.</summary>
+    /// <summary>NBD_REPLY_TYPE_BLOCK_STATUS or, with extended headers, NBD_REPLY_TYPE_BLOCK_STATUS_EXT: what one context says.</summary>
     public void AddBlockStatusChunk(ulong cookie, bool isLast, uint contextId, ReadOnlySpan<Extent> extents)
     {
+        if (ExtendedOffset is not null)
+        {
+            AddExtendedStatusChunk(cookie, isLast, contextId, extents);
+            return;
+        }
         Span<byte> body = AddChunk(NbdChunkType.BlockStatus, cookie, isLast, 4 + extents.Length * 8, 0);
         BinaryPrimitives.WriteUInt32BigEndian(body, contextId);
         body = body[4..];
         foreach (Extent extent in extents)
         {
-            BinaryPrimitives.WriteUInt32BigEndian(body, extent.Length);
+            BinaryPrimitives.WriteUInt32BigEndian(body, (uint)extent.Length);
             BinaryPrimitives.WriteUInt32BigEndian(body[4..], (uint)extent.State);
             body = body[8..];
         }
+    }
+
+    private void AddExtendedStatusChunk(ulong cookie, bool isLast, uint contextId, ReadOnlySpan<Extent> extents)
+    {
+        Span<byte> body = AddChunk(NbdChunkType.BlockStatusExtended, cookie, isLast, 8 + extents.Length * 16, 0);
+        BinaryPrimitives.WriteUInt32BigEndian(body, contextId);
+        BinaryPrimitives.WriteInt32BigEndian(body[4..], extents.Length);
+        body = body[8..];
+        foreach (Extent extent in extents)
+        {
+            BinaryPrimitives.WriteInt64BigEndian(body, extent.Length);
+            BinaryPrimitives.WriteUInt64BigEndian(body[8..], (uint)extent.State);
+            body = body[16..];
+        }
+    }
+
+    /// <summary>A whole reply without content, which only extended headers need: NBD_REPLY_TYPE_NONE.</summary>
+    public void StartNone(ulong cookie)
+    {
+        Start(MaxChunkHeaderBytes);
+        AddChunk(NbdChunkType.None, cookie, isLast: true, 0, 0);
     }
 
     /// <summary>A whole reply that is NBD_REPLY_TYPE_ERROR with a message for people.</summary>
@@ -99,7 +133,7 @@ internal sealed unsafe class ReplyBuffer(BufferPool pool)
             message = null;
             messageBytes = 0;
         }
-        Start(ChunkHeaderBytes + 6 + messageBytes);
+        Start(MaxChunkHeaderBytes + 6 + messageBytes);
         Span<byte> body = AddChunk(NbdChunkType.Error, cookie, isLast: true, 6 + messageBytes, 0);
         BinaryPrimitives.WriteUInt32BigEndian(body, (uint)error);
         BinaryPrimitives.WriteUInt16BigEndian(body[4..], (ushort)messageBytes);
@@ -108,13 +142,22 @@ internal sealed unsafe class ReplyBuffer(BufferPool pool)
 
     private Span<byte> AddChunk(NbdChunkType type, ulong cookie, bool isLast, int bodyBytes, uint dataBytes)
     {
-        Span<byte> header = TakeHead(ChunkHeaderBytes + bodyBytes);
-        BinaryPrimitives.WriteUInt32BigEndian(header, NbdMagic.StructuredReply);
+        int headerBytes = ExtendedOffset is null ? ChunkHeaderBytes : MaxChunkHeaderBytes;
+        Span<byte> header = TakeHead(headerBytes + bodyBytes);
+        BinaryPrimitives.WriteUInt32BigEndian(header, ExtendedOffset is null ? NbdMagic.StructuredReply : NbdMagic.ExtendedReply);
         BinaryPrimitives.WriteUInt16BigEndian(header[4..], isLast ? DoneFlag : (ushort)0);
         BinaryPrimitives.WriteUInt16BigEndian(header[6..], (ushort)type);
         BinaryPrimitives.WriteUInt64BigEndian(header[8..], cookie);
-        BinaryPrimitives.WriteUInt32BigEndian(header[16..], (uint)bodyBytes + dataBytes);
-        return header[ChunkHeaderBytes..];
+        if (ExtendedOffset is { } offset)
+        {
+            BinaryPrimitives.WriteUInt64BigEndian(header[16..], offset);
+            BinaryPrimitives.WriteUInt64BigEndian(header[24..], (uint)bodyBytes + dataBytes);
+        }
+        else
+        {
+            BinaryPrimitives.WriteUInt32BigEndian(header[16..], (uint)bodyBytes + dataBytes);
+        }
+        return header[headerBytes..];
     }
 
     private Span<byte> TakeHead(int bytes)

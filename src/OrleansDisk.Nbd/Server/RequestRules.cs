@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using OrleansDisk.Nbd.Protocol;
 
 namespace OrleansDisk.Nbd.Server;
@@ -5,7 +6,11 @@ namespace OrleansDisk.Nbd.Server;
 /// <summary>What the handshake agreed on.</summary>
 internal readonly record struct NegotiatedExport(INbdExportSession Session, string Name, NbdExportInfo Info)
 {
+    /// <summary>Whether replies come in chunks, structured or extended.</summary>
     public bool StructuredReplies { get; init; }
+
+    /// <summary>Whether requests and replies have extended headers, with lengths of 64 bits.</summary>
+    public bool ExtendedHeaders { get; init; }
 
     /// <summary>Whether base:allocation was selected for this export.</summary>
     public bool WantsAllocation { get; init; }
@@ -29,6 +34,8 @@ internal readonly record struct NegotiatedExport(INbdExportSession Session, stri
                 flags |= WriteFlags;
             if (StructuredReplies)
                 flags |= NbdTransmissionFlags.SendDontFragment;
+            if (ExtendedHeaders && HasContexts)
+                flags |= NbdTransmissionFlags.BlockStatusPayload;
             if (Info.CanMultiConnect)
                 flags |= NbdTransmissionFlags.CanMultiConnect;
             if (Info.CanCache)
@@ -67,7 +74,12 @@ internal sealed class RequestRules(NegotiatedExport export, uint maxRequestBytes
         NbdCommandFlags? allowed = AllowedFlags(header.Command);
         if (allowed is null)
             return Invalid($"command {(ushort)header.Command} is not supported here");
-        if ((header.Flags & ~(allowed.Value | NbdCommandFlags.Fua)) != 0)
+        bool hasPayload = (header.Flags & NbdCommandFlags.PayloadLength) != 0;
+        if (export.ExtendedHeaders && hasPayload != (header.Command == NbdCommand.Write))
+            return Invalid(hasPayload ? $"{header.Command} with a payload" : "a write without a payload");
+        NbdCommandFlags known = allowed.Value | NbdCommandFlags.Fua
+            | (export.ExtendedHeaders ? NbdCommandFlags.PayloadLength : NbdCommandFlags.None);
+        if ((header.Flags & ~known) != 0)
             return Invalid($"{header.Command} with flags 0x{(ushort)header.Flags:x} that it does not have here");
         if (header.Command == NbdCommand.Flush)
             return (header.Offset | header.Length) == 0 ? null : Invalid("Flush with an offset or a length");
@@ -113,7 +125,7 @@ internal sealed class RequestRules(NegotiatedExport export, uint maxRequestBytes
             string reason = $"{header.Command} of {header.Length} bytes at {header.Offset}, past the end at {size}";
             return new Refusal(needsSpace ? NbdError.NoSpace : NbdError.InvalidArgument, reason);
         }
-        uint unaligned = ((uint)header.Offset | header.Length) & (_info.MinimumBlockBytes - 1);
+        uint unaligned = ((uint)header.Offset | (uint)header.Length) & (_info.MinimumBlockBytes - 1);
         if (unaligned == 0)
             return null;
         return Invalid($"{header.Command} of {header.Length} bytes at {header.Offset}, "
@@ -124,4 +136,42 @@ internal sealed class RequestRules(NegotiatedExport export, uint maxRequestBytes
         $"{header.Command} of {header.Length} bytes, more than the maximum payload of {maxRequestBytes}";
 
     private static Refusal Invalid(string reason) => new(NbdError.InvalidArgument, reason);
+
+    /// <summary>
+    /// The request that a block status with a payload means: the payload has its length, and the contexts that are wanted of those
+    /// that were agreed on ("NBD_CMD_BLOCK_STATUS").
+    /// </summary>
+    /// <param name="header">The request.</param>
+    /// <param name="payload">All of its payload.</param>
+    /// <param name="wanted">The export with the contexts that are wanted.</param>
+    public Refusal? ReadStatusPayload(ref RequestHeader header, ReadOnlySpan<byte> payload, out NegotiatedExport wanted)
+    {
+        wanted = export with { WantsAllocation = false, Contexts = [] };
+        if (payload.Length < sizeof(ulong) + sizeof(uint) || payload.Length % sizeof(uint) != 0)
+            return Invalid($"BlockStatus with a payload of {payload.Length} bytes");
+        var contexts = new List<int>();
+        for (ReadOnlySpan<byte> rest = payload[sizeof(ulong)..]; rest.Length > 0; rest = rest[sizeof(uint)..])
+        {
+            uint id = BinaryPrimitives.ReadUInt32BigEndian(rest);
+            int context = export.Contexts.FirstOrDefault(context => ContextSelection.IdOf(context) == id, -1);
+            bool isAllocation = id == ContextSelection.AllocationId && export.WantsAllocation;
+            if (isAllocation ? wanted.WantsAllocation : context < 0 || contexts.Contains(context))
+                return Invalid($"BlockStatus with the context {id} that was not agreed on, or twice");
+            if (isAllocation)
+                wanted = wanted with { WantsAllocation = true };
+            else
+                contexts.Add(context);
+        }
+        wanted = wanted with { Contexts = contexts };
+        header = header with
+        {
+            Length = BinaryPrimitives.ReadUInt64BigEndian(payload),
+            Flags = header.Flags & ~NbdCommandFlags.PayloadLength,
+            PayloadBytes = 0,
+        };
+        return Check(header);
+    }
+
+    /// <summary>The longest payload that makes sense with a block status.</summary>
+    public ulong MaxStatusPayloadBytes => sizeof(ulong) + ((ulong)(export.Contexts.Count + 1) * sizeof(uint));
 }

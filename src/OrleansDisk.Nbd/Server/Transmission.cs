@@ -21,6 +21,8 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
     private readonly NegotiatedExport _export;
     private readonly RequestRules _rules;
     private readonly uint _maxRequestBytes;
+    private readonly int _headerBytes;
+    private readonly uint _magic;
     private readonly StreamSocket _socket;
     private readonly ConnectionBudget _budget;
     private readonly RequestPool _requests;
@@ -43,6 +45,8 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
         _export = export;
         _maxRequestBytes = connection.Options.MaxRequestBytes;
         _rules = new RequestRules(export, _maxRequestBytes);
+        (_headerBytes, _magic) = export.ExtendedHeaders ? (RequestHeader.ExtendedHeaderBytes, NbdMagic.ExtendedRequest)
+            : (RequestHeader.HeaderBytes, NbdMagic.Request);
         _socket = socket;
         _budget = budget;
         _requests = new RequestPool(buffers);
@@ -84,7 +88,7 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
     {
         if (_start == _end)
             _start = _end = 0;
-        if (ReceiveBufferBytes - _start < BufferedPayloadBytes + RequestHeader.HeaderBytes)
+        if (ReceiveBufferBytes - _start < BufferedPayloadBytes + RequestHeader.ExtendedHeaderBytes)
         {
             Unparsed.CopyTo(_received);
             (_start, _end) = (0, _end - _start);
@@ -121,43 +125,68 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
     /// <summary>Takes every complete request out of the receive buffer; false when the connection must end.</summary>
     private bool ParseReceived()
     {
-        while (_end - _start >= RequestHeader.HeaderBytes && !_exportFailed)
+        while (_end - _start >= _headerBytes && !_exportFailed)
         {
-            var header = RequestHeader.Parse(Unparsed);
-            if (header.Magic != NbdMagic.Request)
+            RequestHeader header = _export.ExtendedHeaders ? RequestHeader.ParseExtended(Unparsed) : RequestHeader.Parse(Unparsed);
+            if (header.Magic != _magic)
             {
                 _connection.LogViolation($"a request with magic 0x{header.Magic:x8}");
                 return false;
             }
             if (header.Command == NbdCommand.Disconnect)
                 return false;
-            Refusal? refusal = _connection.IsStopping
-                ? new Refusal(NbdError.ShuttingDown, "the server is shutting down")
-                : _rules.Check(header);
-            if (refusal is not null)
+            if (IsStatusWithPayload(header))
             {
-                if (!Refuse(header, refusal.Value))
+                if (_end - _start < _headerBytes + (int)header.PayloadBytes)
+                    return true;
+                if (!AdmitStatusWithPayload(header))
                     return false;
                 continue;
             }
-            int buffered = _end - _start - RequestHeader.HeaderBytes;
-            if (buffered < header.PayloadBytes && header.PayloadBytes <= BufferedPayloadBytes)
+            if (WhyNot(header) is { } refusal)
+            {
+                if (!Refuse(header, refusal))
+                    return false;
+                continue;
+            }
+            int buffered = _end - _start - _headerBytes;
+            if ((ulong)buffered < header.PayloadBytes && header.PayloadBytes <= BufferedPayloadBytes)
                 return true;
-            if (!Admit(header, buffered))
+            if (!Admit(header, _export, buffered))
                 return false;
         }
         return true;
     }
 
+    private Refusal? WhyNot(in RequestHeader header) =>
+        _connection.IsStopping ? new Refusal(NbdError.ShuttingDown, "the server is shutting down") : _rules.Check(header);
+
+    /// <summary>Whether a request has a payload to look into; one of a wrong length is refused like any other.</summary>
+    private bool IsStatusWithPayload(in RequestHeader header) => header is { Command: NbdCommand.BlockStatus, PayloadBytes: > 0 }
+        && header.PayloadBytes <= _rules.MaxStatusPayloadBytes && _export.HasContexts && !_connection.IsStopping;
+
+    /// <summary>Starts, or refuses, a block status that is all in the buffer with its payload.</summary>
+    private bool AdmitStatusWithPayload(in RequestHeader header)
+    {
+        int payloadBytes = (int)header.PayloadBytes;
+        RequestHeader meant = header;
+        if (_rules.ReadStatusPayload(ref meant, Unparsed.Slice(_headerBytes, payloadBytes), out NegotiatedExport wanted) is { } refusal)
+            return Refuse(header, refusal);
+        if (!Admit(meant, wanted, buffered: 0))
+            return false;
+        _start += payloadBytes;
+        return true;
+    }
+
     /// <summary>Starts a valid request whose payload is in the buffer or long.</summary>
-    private bool Admit(in RequestHeader header, int buffered)
+    private bool Admit(in RequestHeader header, in NegotiatedExport export, int buffered)
     {
         long charge = PooledRequest.Charge(header);
         if (!Charge(charge))
             return false;
         PooledRequest request = _requests.Rent(this);
-        request.Start(header, _export, charge);
-        _start += RequestHeader.HeaderBytes;
+        request.Start(header, export, charge);
+        _start += _headerBytes;
         int payloadBytes = (int)header.PayloadBytes;
         if (payloadBytes > 0)
         {
@@ -208,21 +237,21 @@ internal sealed unsafe class Transmission : IReplyTarget, IDisposable
     {
         if (refusal.Error != NbdError.ShuttingDown)
             _connection.LogViolation(refusal.Reason);
-        if (header.PayloadBytes > 2 * (ulong)_maxRequestBytes)
+        if (header.PayloadBytes > (_export.ExtendedHeaders ? 1ul : 2ul) * _maxRequestBytes)
         {
             _connection.LogViolation($"a write of {header.PayloadBytes} bytes, too long to skip");
             return false;
         }
         if (!Charge(PooledRequest.OverheadBytes))
             return false;
-        _start += RequestHeader.HeaderBytes;
-        if (!SkipPayload(header.PayloadBytes))
+        _start += _headerBytes;
+        if (!SkipPayload((uint)header.PayloadBytes))
         {
             _budget.Release(PooledRequest.OverheadBytes);
             return false;
         }
         PooledRequest request = _requests.Rent(this);
-        request.Refuse(header, _export.StructuredReplies, refusal.Error, refusal.Reason);
+        request.Refuse(header, _export, refusal.Error, refusal.Reason);
         _completed.Add(request);
         return true;
     }

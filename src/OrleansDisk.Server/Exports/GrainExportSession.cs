@@ -97,10 +97,10 @@ internal sealed class GrainExportSession : INbdExportSession
         {
             foreach (int context in request.WantedContexts)
             {
-                ReadOnlyMemory<DirtyExtent> extents = await _connection.GetDirtyExtentsAsync(Bitmaps[context].Bitmap, request.Offset, request.Length);
+                ReadOnlyMemory<DirtyExtent> extents = await _connection.GetDirtyExtentsAsync(Bitmaps[context].Bitmap, request.Offset, Math.Min(request.Length, NbdBatch.MaxStatusBytes));
                 foreach (DirtyExtent extent in extents.ToArray())
                 {
-                    if (!request.AddExtent(context, (uint)extent.Bytes, DirtyBitmapContext.FlagsOf(extent.IsDirty)))
+                    if (!request.AddExtent(context, extent.Bytes, DirtyBitmapContext.FlagsOf(extent.IsDirty)))
                         break;
                 }
             }

@@ -8,6 +8,9 @@ namespace OrleansDisk.Server.Exports;
 /// <summary>NBD requests on their way to a grain; used again and again.</summary>
 internal sealed class NbdBatch : ImageBatch
 {
+    /// <summary>The longest range that a grain is asked about at once, which bounds its answer: the client asks again for the rest.</summary>
+    public const long MaxStatusBytes = 1L << 32;
+
     private NbdRequest?[] _nbdRequests = new NbdRequest?[8];
     private SectorRequest[] _sectorRequests = new SectorRequest[8];
     private int _count;
@@ -25,7 +28,7 @@ internal sealed class NbdBatch : ImageBatch
             Command = CommandOf(request.Command),
             Flags = FlagsOf(request),
             Offset = request.Offset,
-            Bytes = request.Length,
+            Bytes = request.Command == NbdCommand.BlockStatus ? Math.Min(request.Length, MaxStatusBytes) : request.Length,
             Payload = request.Command == NbdCommand.Write ? request.Buffer : default,
         };
     }
@@ -50,8 +53,7 @@ internal sealed class NbdBatch : ImageBatch
         NbdExtentState state = (extent.IsHole ? NbdExtentState.Hole : NbdExtentState.Data)
             | (extent.IsZero ? NbdExtentState.Zero : NbdExtentState.Data);
         NbdRequest request = _nbdRequests[index]!;
-        // An extent's length has 32 bits, as the range has that it lies in.
-        return request.AddExtent((uint)extent.Bytes, state);
+        return request.AddExtent(extent.Bytes, state);
     }
 
     protected override void OnCompleted(int index, SectorError error, string? message)

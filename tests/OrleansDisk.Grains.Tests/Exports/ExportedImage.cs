@@ -57,9 +57,9 @@ internal sealed class ExportedImage : IAsyncDisposable
 
         public Task<(NbdError Error, string? Message)> Ended => _ended.Task;
 
-        public override bool AddExtent(uint length, NbdExtentState state) => false;
+        public override bool AddExtent(long length, NbdExtentState state) => false;
 
-        public override bool AddExtent(int context, uint length, uint flags) => false;
+        public override bool AddExtent(int context, long length, uint flags) => false;
 
         public override void Complete(NbdError error, string? message = null) => _ended.SetResult((error, message));
     }

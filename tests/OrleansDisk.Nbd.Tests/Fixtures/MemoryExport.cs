@@ -5,7 +5,7 @@ using OrleansDisk.Nbd.Server;
 namespace OrleansDisk.Nbd.Tests.Fixtures;
 
 /// <summary>A request as the export saw it.</summary>
-internal readonly record struct SeenRequest(NbdCommand Command, NbdCommandFlags Flags, long Offset, uint Length);
+internal readonly record struct SeenRequest(NbdCommand Command, NbdCommandFlags Flags, long Offset, long Length);
 
 /// <summary>An export in memory that knows which 4 KiB blocks were written and reports the others as holes.</summary>
 internal sealed class MemoryExport(string name, NbdExportInfo info) : INbdExport
@@ -127,7 +127,7 @@ internal sealed class MemoryExport(string name, NbdExportInfo info) : INbdExport
             long next = Math.Min(end, (at / BlockBytes + 1) * BlockBytes);
             bool isData = _allocated[at / BlockBytes];
             NbdExtentState state = isData ? NbdExtentState.Data : NbdExtentState.Hole | NbdExtentState.Zero;
-            if (!request.AddExtent((uint)(next - at), state))
+            if (!request.AddExtent(next - at, state))
                 return;
             at = next;
         }

@@ -20,6 +20,7 @@ internal sealed class MisuseSession
     private readonly bool _isReadOnly;
     private readonly List<string> _story = [];
     private bool _structured;
+    private bool _extended;
     private bool _hasContext;
     private bool _mayClose;
 
@@ -108,7 +109,8 @@ internal sealed class MisuseSession
                 Assert.True(_mayClose, "the server closed on an option that it must answer");
                 return false;
             }
-            _structured |= option == 8 && reply == NbdOptionReply.Acknowledge;
+            _extended |= option == 11 && reply == NbdOptionReply.Acknowledge;
+            _structured |= option is 8 or 11 && reply == NbdOptionReply.Acknowledge;
             if (option == 2)
                 return EndEarly("after ABORT");
         }
@@ -163,7 +165,7 @@ internal sealed class MisuseSession
             7 => Wire.Info("no such export"), // the start of transmission comes later
             6 => Chance(3) ? Wire.Info("no such export") : Wire.Info("", [.. Enumerable.Range(0, _random.Next(200)).Select(_ => _random.Next(8))]),
             9 or 10 => Wire.MetaContext(Chance(4) ? "nothing" : "", [.. Enumerable.Repeat("base:allocation", _random.Next(4))]),
-            3 or 8 => [],
+            3 or 8 or 11 => [],
             _ => Noise(300),
         };
         switch (_random.Next(7))
@@ -188,7 +190,7 @@ internal sealed class MisuseSession
 
     private void Transmit()
     {
-        var reader = new StrictReader(_client.Socket, _structured);
+        var reader = new StrictReader(_client.Socket, _structured, _extended);
         var sent = new Dictionary<ulong, SentRequest>();
         bool readsNothing = Chance(15);
         for (int i = _random.Next(1, 60); i > 0; i--)
@@ -214,14 +216,7 @@ internal sealed class MisuseSession
         var command = (NbdCommand)(Chance(15) ? _random.Next(65536) : _random.Next(8));
         if (command == NbdCommand.Disconnect)
             command = NbdCommand.Read;
-        uint length = _random.Next(8) switch
-        {
-            0 => 0,
-            1 => (uint)_random.Next(1, 100_000),
-            2 => MaxRequestBytes + (uint)_random.Next(1, 1000),
-            3 => (uint)_random.NextInt64(uint.MaxValue),
-            _ => (uint)_random.Next(1, 5000),
-        };
+        ulong length = NextLength();
         // The last page is the bystander's.
         ulong own = _exportBytes - 4096;
         ulong offset = _random.Next(6) switch
@@ -234,26 +229,37 @@ internal sealed class MisuseSession
         var flags = (NbdCommandFlags)(Chance(4) ? 1 << _random.Next(16) : 0);
         bool changes = command is NbdCommand.Write or NbdCommand.WriteZeroes or NbdCommand.Trim;
         if (changes && offset < _exportBytes && offset + length > own && offset + length <= _exportBytes)
-            length = (uint)(own - Math.Min(own, offset));
-        if (command == NbdCommand.Write && length > 300_000)
+            length = own - Math.Min(own, offset);
+        if (_extended && (command == NbdCommand.Write ? !Chance(10) : Chance(10)))
+            flags |= NbdCommandFlags.PayloadLength;
+        if (HasPayload(command, flags) && length > 300_000)
             length = 2 * MaxRequestBytes + 1 + (uint)_random.Next(1000); // too long to skip: the end of the connection
         if (command == NbdCommand.Flush && Chance(2))
             (offset, length) = (0, 0);
         return new SentRequest(command, offset, length, flags, IsValid(command, offset, length, flags));
     }
 
-    /// <summary>What the protocol says ("Request types", "Command flags"), for an export that offers everything.</summary>
-    private bool IsValid(NbdCommand command, ulong offset, uint length, NbdCommandFlags flags)
+    private ulong NextLength() => _random.Next(8) switch
     {
-        NbdCommandFlags? allowed = command switch
-        {
-            NbdCommand.Read => _structured ? NbdCommandFlags.DontFragment : 0,
-            NbdCommand.WriteZeroes => NbdCommandFlags.NoHole | NbdCommandFlags.FastZero,
-            NbdCommand.BlockStatus => _hasContext ? NbdCommandFlags.RequestOne : null,
-            NbdCommand.Write or NbdCommand.Flush or NbdCommand.Trim or NbdCommand.Cache => 0,
-            _ => null,
-        };
-        if (allowed is null || (flags & ~(allowed.Value | NbdCommandFlags.Fua)) != 0)
+        0 => 0,
+        1 => (uint)_random.Next(1, 100_000),
+        2 => MaxRequestBytes + (uint)_random.Next(1, 1000),
+        3 => _extended && Chance(2) ? (ulong)_random.NextInt64() : (uint)_random.NextInt64(uint.MaxValue),
+        _ => (uint)_random.Next(1, 5000),
+    };
+
+    /// <summary>Whether its length is that of a payload.</summary>
+    private bool HasPayload(NbdCommand command, NbdCommandFlags flags) =>
+        _extended ? (flags & NbdCommandFlags.PayloadLength) != 0 : command == NbdCommand.Write;
+
+    /// <summary>What the protocol says ("Request types", "Command flags"), for an export that offers everything.</summary>
+    private bool IsValid(NbdCommand command, ulong offset, ulong length, NbdCommandFlags flags)
+    {
+        if (_extended && HasPayload(command, flags) != (command == NbdCommand.Write))
+            return false; // and a payload of zeros names no context that a block status could be asked for
+        if (_extended)
+            flags &= ~NbdCommandFlags.PayloadLength;
+        if (AllowedFlags(command) is not { } allowed || (flags & ~(allowed | NbdCommandFlags.Fua)) != 0)
             return false;
         if (command == NbdCommand.Flush)
             return offset == 0 && length == 0;
@@ -263,15 +269,26 @@ internal sealed class MisuseSession
         return length > 0 && !isTooLong && offset <= _exportBytes && length <= _exportBytes - offset;
     }
 
+    /// <summary>Null for a command that is not offered.</summary>
+    private NbdCommandFlags? AllowedFlags(NbdCommand command) => command switch
+    {
+        NbdCommand.Read => _structured ? NbdCommandFlags.DontFragment : 0,
+        NbdCommand.WriteZeroes => NbdCommandFlags.NoHole | NbdCommandFlags.FastZero,
+        NbdCommand.BlockStatus => _hasContext ? NbdCommandFlags.RequestOne : null,
+        NbdCommand.Write or NbdCommand.Flush or NbdCommand.Trim or NbdCommand.Cache => 0,
+        _ => null,
+    };
+
     /// <summary>False when the connection ended with it.</summary>
     private bool SendRequest(ulong cookie, SentRequest request, StrictReader reader)
     {
-        byte[] message = new byte[RequestHeader.HeaderBytes + (request.Command == NbdCommand.Write ? Math.Min(request.Length, 300_000) : 0)];
+        bool hasPayload = HasPayload(request.Command, request.Flags);
+        byte[] message = new byte[HeaderBytes + (hasPayload ? (int)Math.Min(request.Length, 300_000) : 0)];
         bool hasWrongMagic = Chance(60);
-        uint magic = hasWrongMagic ? (uint)_random.Next() : NbdMagic.Request;
-        new RequestHeader(magic, request.Flags, request.Command, cookie, request.Offset, request.Length).WriteTo(message);
+        WriteHeader(message, new RequestHeader(hasWrongMagic ? (uint)_random.Next() : Magic, request.Flags, request.Command, cookie,
+            request.Offset, request.Length));
         bool isCut = Chance(60);
-        bool closes = hasWrongMagic || isCut || (request.Command == NbdCommand.Write && request.Length > 2 * MaxRequestBytes);
+        bool closes = hasWrongMagic || isCut || (hasPayload && request.Length > 2 * MaxRequestBytes);
         _mayClose |= closes;
         if (!closes)
             reader.Expect(cookie, request);
@@ -304,8 +321,8 @@ internal sealed class MisuseSession
                 reader.ReadToEnd();
                 break;
             case 1:
-                byte[] message = new byte[RequestHeader.HeaderBytes];
-                new RequestHeader(NbdMagic.Request, 0, NbdCommand.Disconnect, 0, 0, 0).WriteTo(message);
+                byte[] message = new byte[HeaderBytes];
+                WriteHeader(message, new RequestHeader(Magic, 0, NbdCommand.Disconnect, 0, 0, 0));
                 _mayClose = true;
                 Send("disconnect, twice", [.. message, .. message]);
                 reader.ReadToEnd();
@@ -321,6 +338,18 @@ internal sealed class MisuseSession
                 break;
         }
         Assert.Equal(0, reader.OutstandingCount);
+    }
+
+    private int HeaderBytes => _extended ? RequestHeader.ExtendedHeaderBytes : RequestHeader.HeaderBytes;
+
+    private uint Magic => _extended ? NbdMagic.ExtendedRequest : NbdMagic.Request;
+
+    private void WriteHeader(byte[] message, RequestHeader header)
+    {
+        if (_extended)
+            header.WriteExtendedTo(message);
+        else
+            header.WriteTo(message);
     }
 
     private bool EndEarly(string how)

@@ -10,13 +10,13 @@ namespace OrleansDisk.Nbd.Tests.Misuse;
 /// <param name="Length">Length of the range.</param>
 /// <param name="Flags">Its flags.</param>
 /// <param name="IsValid">Whether the server must do it; else it must answer with an error.</param>
-internal readonly record struct SentRequest(NbdCommand Command, ulong Offset, uint Length, NbdCommandFlags Flags, bool IsValid);
+internal readonly record struct SentRequest(NbdCommand Command, ulong Offset, ulong Length, NbdCommandFlags Flags, bool IsValid);
 
 /// <summary>
 /// Reads what a server sends and holds every byte of it against the protocol: magics, lengths, cookies, chunks, one
 /// reply for each request.
 /// </summary>
-internal sealed class StrictReader(Socket socket, bool isStructured)
+internal sealed class StrictReader(Socket socket, bool isStructured, bool isExtended = false)
 {
     private const int MaxChunkBytes = 64 << 20;
     private const int MaxOptionReplyBytes = 64 << 10;
@@ -83,6 +83,11 @@ internal sealed class StrictReader(Socket socket, bool isStructured)
             Expect(cookie, unfinished.Request);
         Assert.True(_outstanding.TryGetValue(cookie, out List<SentRequest>? requests), $"a reply to nothing: cookie {cookie:x}");
         SentRequest request = requests[0];
+        if (isExtended)
+        {
+            ReadExtended(cookie, request, start);
+            return;
+        }
         uint magic = BinaryPrimitives.ReadUInt32BigEndian(start);
         uint second = BinaryPrimitives.ReadUInt32BigEndian(start.AsSpan(4));
         if (magic == NbdMagic.SimpleReply)
@@ -95,6 +100,17 @@ internal sealed class StrictReader(Socket socket, bool isStructured)
         Assert.True(isStructured, "a structured reply that was not negotiated");
         if (Read(4) is { } lengthBytes)
             ReadChunk(cookie, request, second, BinaryPrimitives.ReadUInt32BigEndian(lengthBytes));
+    }
+
+    private void ReadExtended(ulong cookie, SentRequest request, byte[] start)
+    {
+        Assert.Equal(NbdMagic.ExtendedReply, BinaryPrimitives.ReadUInt32BigEndian(start));
+        if (Read(16) is not { } rest)
+            return;
+        Assert.Equal(request.Offset, BinaryPrimitives.ReadUInt64BigEndian(rest));
+        ulong bytes = BinaryPrimitives.ReadUInt64BigEndian(rest.AsSpan(8));
+        Assert.True(bytes <= MaxChunkBytes, $"a chunk of {bytes} bytes");
+        ReadChunk(cookie, request, BinaryPrimitives.ReadUInt32BigEndian(start.AsSpan(4)), (uint)bytes);
     }
 
     private void ReadSimple(ulong cookie, SentRequest request, NbdError error)
@@ -126,7 +142,12 @@ internal sealed class StrictReader(Socket socket, bool isStructured)
                 Cover(cookie, request, BinaryPrimitives.ReadUInt64BigEndian(data), BinaryPrimitives.ReadUInt32BigEndian(data.AsSpan(8)));
                 break;
             case NbdChunkType.BlockStatus:
+                Assert.False(isExtended, "a block status that is not extended");
                 JudgeBlockStatus(request, data);
+                break;
+            case NbdChunkType.BlockStatusExtended:
+                Assert.True(isExtended, "an extended block status that was not negotiated");
+                JudgeExtendedStatus(request, data);
                 break;
             case NbdChunkType.Error:
                 Assert.Equal(bytes, 6u + BinaryPrimitives.ReadUInt16BigEndian(data.AsSpan(4)));
@@ -163,6 +184,18 @@ internal sealed class StrictReader(Socket socket, bool isStructured)
         Assert.True(!isOne || data.Length == 12, "more than the one extent that was asked for");
         for (int at = 4; at < data.Length; at += 8)
             Assert.NotEqual(0u, BinaryPrimitives.ReadUInt32BigEndian(data.AsSpan(at)));
+    }
+
+    private static void JudgeExtendedStatus(SentRequest request, byte[] data)
+    {
+        Judge(request, NbdError.None);
+        Assert.Equal(NbdCommand.BlockStatus, request.Command);
+        Assert.Equal(1u, BinaryPrimitives.ReadUInt32BigEndian(data));
+        uint count = BinaryPrimitives.ReadUInt32BigEndian(data.AsSpan(4));
+        Assert.True(count > 0 && data.Length == 8 + count * 16, "a block status whose count is wrong");
+        Assert.True((request.Flags & NbdCommandFlags.RequestOne) == 0 || count == 1, "more than the one extent that was asked for");
+        for (int at = 8; at < data.Length; at += 16)
+            Assert.NotEqual(0ul, BinaryPrimitives.ReadUInt64BigEndian(data.AsSpan(at)));
     }
 
     private static void Judge(SentRequest request, NbdError error)
