@@ -83,8 +83,8 @@ public sealed class ZeroClusterTests
     [InlineData(false)]
     public async Task Zeros_over_nothing_get_an_entry_only_when_all_are_to_be_noted(bool notesAll)
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
         Disk.Create(path, 8 * 65536, "cluster_size=64k");
         await Exclusive.Run(async () =>
         {
@@ -104,10 +104,10 @@ public sealed class ZeroClusterTests
     [Fact]
     public async Task Zeros_in_a_part_of_a_cluster_take_no_space_when_the_rest_reads_as_zeros_below()
     {
-        using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
-        Disk.Create(directory.Path("base"), 4 * 65536, "cluster_size=64k");
-        Disk.QemuIo(directory.Path("base"), "write -P 0xaa 70000 10", "write -P 0xaa 196608 65536");
+        using var directory = new TemporaryDirectory(inMemory: true);
+        string path = directory.File("disk");
+        Disk.Create(directory.File("base"), 4 * 65536, "cluster_size=64k");
+        Disk.QemuIo(directory.File("base"), "write -P 0xaa 70000 10", "write -P 0xaa 196608 65536");
         Disk.CreateOverlay(path, "base", "qcow2", 4 * 65536, "cluster_size=64k");
         await Exclusive.Run(async () =>
         {
