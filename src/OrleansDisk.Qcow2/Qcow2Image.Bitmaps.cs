@@ -1,5 +1,6 @@
 using OrleansDisk.Qcow2.Bitmaps;
 using OrleansDisk.Qcow2.Concurrency;
+using OrleansDisk.Qcow2.Io;
 
 namespace OrleansDisk.Qcow2;
 
@@ -112,6 +113,11 @@ public sealed partial class Qcow2Image
         try
         {
             await _bitmaps.StopAsync();
+        }
+        catch (Exception e) when (!HasFailed && e is NoSpaceException or BlockFileException { IsNoSpace: true })
+        {
+            throw new NoSpaceException($"The dirty bitmaps of '{FileName}' could not be stored: {e.Message}. All data is written; the bitmaps "
+                + "stay marked as in use, and count for nothing: make room, remove them, and begin new ones with a full backup", e);
         }
         finally
         {

@@ -63,8 +63,8 @@ public sealed partial class Qcow2Image
         if (!Header.Geometry.IsAligned(offset))
             throw new ArgumentOutOfRangeException(nameof(offset), $"{offset} is not the start of a cluster");
         if (Header.Encryption != EncryptionMethod.None)
-            throw new Qcow2Exception("Compression and encryption not supported at the same time");
+            throw new Qcow2UnsupportedException("a compressed cluster in an encrypted image", $"write '{FileName}' uncompressed");
         if (Header.Incompatible.HasFlag(IncompatibleFeatures.ExternalDataFile))
-            throw new Qcow2Exception($"'{FileName}' has an external data file, which can't hold compressed clusters");
+            throw new Qcow2UnsupportedException("a compressed cluster in an external data file", $"write '{FileName}' uncompressed");
     }
 }

@@ -48,7 +48,7 @@ public sealed class AmendTests
     public async Task Snapshots_that_do_not_say_how_large_their_disk_was_say_it_in_version_3()
     {
         using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        string path = directory.File("disk");
         Disk.Create(path, 4 << 20, "compat=0.10");
         Disk.QemuIo(path, "write -P 1 0 1M");
         Tool.Run("qemu-img", "snapshot", "-c", "old", path);
@@ -74,7 +74,7 @@ public sealed class AmendTests
     public async Task A_repair_clears_autoclear_bits_that_nobody_knows()
     {
         using var directory = new TemporaryDirectory();
-        string path = directory.Path("disk");
+        string path = directory.File("disk");
         Disk.Create(path, 1 << 20, "compat=1.1");
         byte[] image = await File.ReadAllBytesAsync(path);
         BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan(88), 1UL << 63);
@@ -150,6 +150,46 @@ public sealed class AmendTests
         }
         Assert.Equal(before, File.ReadAllBytes(path));
         await Judge.FindsCleanAsync(path);
+    }
+
+    [Fact]
+    public async Task Snapshots_that_do_not_say_how_large_the_disk_was_prevent_version_3_until_their_table_is_written_anew()
+    {
+        using var directory = new TemporaryDirectory();
+        string path = directory.File("disk");
+        Disk.Create(path, 1 << 20, "compat=0.10");
+        Disk.QemuIo(path, "write -P 1 0 64k");
+        Tool.Run("qemu-img", "snapshot", "-c", "one", path);
+        Disk.QemuIo(path, "write -P 2 0 64k");
+        DropExtraDataOfSnapshot(path);
+        byte[] before = File.ReadAllBytes(path);
+        Qcow2Exception refusal = await Assert.ThrowsAsync<Qcow2Exception>(() => AmendAsync(path, new AmendOptions { Version = 3 }));
+        Assert.Contains("take a snapshot and delete it", refusal.Message, StringComparison.Ordinal);
+        Assert.Equal(before, File.ReadAllBytes(path));
+        await Exclusive.Run(async () =>
+        {
+            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(65536));
+            await image.CreateSnapshotAsync(new SnapshotDescription { Name = "two", Date = DateTimeOffset.UnixEpoch });
+            await image.DeleteSnapshotAsync("2");
+        });
+        await AmendAsync(path, new AmendOptions { Version = 3 });
+        Assert.Equal(3, (await VersionAsync(path)).Version);
+        await Judge.FindsCleanAsync(path);
+        Disk.QemuIo(path, "read -P 2 0 64k");
+        Tool.Run("qemu-img", "snapshot", "-a", "one", path);
+        Disk.QemuIo(path, "read -P 1 0 64k");
+    }
+
+    /// <summary>Makes the one entry of the snapshot table one that has no extra data.</summary>
+    private static void DropExtraDataOfSnapshot(string path)
+    {
+        byte[] image = File.ReadAllBytes(path);
+        Span<byte> entry = image.AsSpan((int)BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan(64)));
+        int extra = (int)BinaryPrimitives.ReadUInt32BigEndian(entry[36..]);
+        int names = BinaryPrimitives.ReadUInt16BigEndian(entry[12..]) + BinaryPrimitives.ReadUInt16BigEndian(entry[14..]);
+        BinaryPrimitives.WriteUInt32BigEndian(entry[36..], 0);
+        entry.Slice(40 + extra, names).CopyTo(entry[40..]);
+        File.WriteAllBytes(path, image);
     }
 
     [Fact]

@@ -42,6 +42,33 @@ public sealed class BitmapTests : IDisposable
     }
 
     [Fact]
+    public async Task A_full_disk_at_the_close_costs_the_bitmaps_alone_and_the_error_says_so()
+    {
+        const int noSpace = 28;
+        Disk.Create(Path, DiskBytes, "compat=1.1");
+        Tool.Run("qemu-img", "bitmap", "--add", Path, "changes");
+        Disk.QemuIo(Path, "write -P 1 0 1M");
+        var file = MemoryFile.Load(File.ReadAllBytes(Path), new MemoryFile());
+        long length = file.LengthBytes;
+        await Exclusive.Run(async () =>
+        {
+            Qcow2Image image = await Qcow2Image.OpenAsync(file, Disk.Writing(ClusterBytes));
+            await image.WriteAsync(1000, Enumerable.Repeat((byte)2, 70_000).ToArray());
+            file.Fault = (operation, offset) => operation == FileOperation.Write && offset >= length ? noSpace : 0;
+            NoSpaceException error = await Assert.ThrowsAsync<NoSpaceException>(image.CloseAsync);
+            Assert.StartsWith("The dirty bitmaps of 'memory' could not be stored: ", error.Message, StringComparison.Ordinal);
+            Assert.Contains("make room, remove them", error.Message, StringComparison.Ordinal);
+        });
+        File.WriteAllBytes(Path, file.ToArray());
+        Disk.QemuIo(Path, "read -P 1 0 1000", "read -P 2 1000 70000", "read -P 1 71000 977576");
+        Assert.Contains("in-use", Tool.Run("qemu-img", "info", Path), StringComparison.Ordinal);
+        await Judge.FindsCleanAsync(Path);
+        Tool.Run("qemu-img", "bitmap", "--remove", Path, "changes");
+        await WritingAsync(image => image.AddBitmapAsync("changes"));
+        await Judge.FindsCleanAsync(Path);
+    }
+
+    [Fact]
     public async Task A_session_under_its_lease_sets_bits_and_allocates_nothing_for_it()
     {
         Disk.Create(Path, DiskBytes, "compat=1.1");

@@ -57,6 +57,22 @@ public sealed class CompressedWriteTests : IDisposable
     }
 
     [Fact]
+    public async Task A_data_file_and_encryption_have_no_compressed_clusters()
+    {
+        foreach (string options in (string[])[$"data_file={_path}.raw", "encrypt.format=aes,encrypt.key-secret=s"])
+        {
+            Tool.Run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o", options, _path, "1M");
+            await Exclusive.Run(async () =>
+            {
+                using var secret = new Qcow2.Crypto.Secret("x"u8);
+                await using Qcow2Image image = await Qcow2Image.OpenAsync(_path, Disk.Writing(65536) with { Secret = secret });
+                await Assert.ThrowsAsync<Qcow2UnsupportedException>(async () => await image.WriteCompressedAsync(0, new byte[65536]));
+            });
+            await Judge.OwnCheckFindsAtMostLeaksAsync(_path);
+        }
+    }
+
+    [Fact]
     public async Task Neighbours_share_host_clusters_and_take_the_space_of_what_QEMU_makes()
     {
         byte[] model = await CreateAsync(new CreateOptions { VirtualBytes = 4 << 20 });

@@ -143,6 +143,40 @@ public sealed class HeaderTests : IDisposable
         await Judge.FindsCleanAsync(_path);
     }
 
+    [Theory]
+    [InlineData(28)] // no space: what was taken is given back
+    [InlineData(5)] // input/output error: what was taken leaks
+    public async Task A_growth_that_fails_forgets_nothing_of_the_dirty_bit(int errorNumber)
+    {
+        Create("cluster_size=4k,lazy_refcounts=on");
+        byte[] before = File.ReadAllBytes(_path);
+        int failures = 0;
+        bool failed = true;
+        for (int room = 0; failed; room += 3)
+        {
+            var file = MemoryFile.Load(before, new MemoryFile());
+            long limit = file.LengthBytes + (room * 4096L);
+            bool hasStopped = false;
+            await Exclusive.Run(async () =>
+            {
+                Qcow2Image image = await Qcow2Image.OpenAsync(file, Disk.Writing(4096));
+                file.Fault = (operation, offset) => offset >= limit && operation is FileOperation.Write or FileOperation.SetLength ? errorNumber : 0;
+                failed = await Record.ExceptionAsync(() => image.ResizeAsync(image.VirtualBytes + (100 * 4096), Preallocation.Full)) is not null;
+                file.Fault = (_, _) => 0;
+                hasStopped = image.HasFailed;
+                await image.CloseAsync();
+            });
+            if (hasStopped)
+                continue;
+            File.WriteAllBytes(_path, file.ToArray());
+            Assert.Equal(0UL, Field(72));
+            await Judge.OwnCheckFindsAtMostLeaksAsync(_path);
+            failures += failed ? 1 : 0;
+        }
+        Assert.True(failures > 3, $"only {failures} growths failed");
+        await Judge.FindsCleanAsync(_path);
+    }
+
     [Fact]
     public async Task Lazy_refcounts_take_version_3()
     {

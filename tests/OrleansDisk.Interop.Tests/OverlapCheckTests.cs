@@ -8,6 +8,7 @@ namespace OrleansDisk.Interop.Tests;
 public sealed class OverlapCheckTests : IDisposable
 {
     private const int ClusterBytes = 64 << 10;
+    private static readonly byte[] _bitmapsExtension = [0x23, 0x85, 0x28, 0x75];
     private readonly TemporaryDirectory _directory = new(inMemory: true);
 
     private string Image => _directory.File("disk.qcow2");
@@ -23,6 +24,7 @@ public sealed class OverlapCheckTests : IDisposable
     [InlineData("refcount block", "cached")]
     [InlineData("inactive L1 table", "cached")]
     [InlineData("inactive L2 table", "all")]
+    [InlineData("bitmap directory", "constant")]
     public async Task A_write_that_would_hit_metadata_stops_the_image_with_qemus_message(string kind, string template)
     {
         MakeImage(kind);
@@ -41,6 +43,7 @@ public sealed class OverlapCheckTests : IDisposable
     [InlineData("inactive L2 table", "cached")]
     [InlineData("active L2 table", "constant")]
     [InlineData("snapshot table", "none")]
+    [InlineData("bitmap directory", "none")]
     public async Task What_is_not_looked_for_is_written_over(string kind, string template)
     {
         long target = MakeImage(kind);
@@ -64,6 +67,8 @@ public sealed class OverlapCheckTests : IDisposable
         Disk.QemuIo(Image, "write -P 1 0 128k");
         Tool.Run("qemu-img", "snapshot", "-c", "kept", Image);
         Disk.QemuIo(Image, "write -P 2 0 128k");
+        if (kind == "bitmap directory")
+            Tool.Run("qemu-img", "bitmap", "--add", "--disable", Image, "changes");
         byte[] image = File.ReadAllBytes(Image);
         long Offset(long at) => (long)(BinaryPrimitives.ReadUInt64BigEndian(image.AsSpan((int)at)) & 0x00ff_ffff_ffff_fe00);
         long activeL2 = Offset(Offset(40));
@@ -75,6 +80,7 @@ public sealed class OverlapCheckTests : IDisposable
             "snapshot table" => Offset(64),
             "inactive L1 table" => Offset(Offset(64)),
             "inactive L2 table" => Offset(Offset(Offset(64))),
+            "bitmap directory" => Offset(image.AsSpan().IndexOf(_bitmapsExtension) + 24),
             _ => activeL2,
         };
         BinaryPrimitives.WriteUInt64BigEndian(image.AsSpan((int)activeL2 + 8), (ulong)target | (1UL << 63));

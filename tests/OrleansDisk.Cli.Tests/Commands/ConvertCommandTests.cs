@@ -112,6 +112,7 @@ public sealed class ConvertCommandTests : IDisposable
     [InlineData("--target-is-zero -O qcow2 base.qcow2 out")]
     [InlineData("-n -O qcow2 base.qcow2 small.qcow2")]
     [InlineData("-n -c -O raw base.qcow2 plain.raw")]
+    [InlineData("-c -O qcow2 -o data_file=out.raw base.qcow2 out")]
     [InlineData("-O raw -B base.qcow2 base.qcow2 out")]
     [InlineData("-O qcow2 -B base.qcow2 top.qcow2 out")]
     [InlineData("-O qcow2 -o backing_file=base.qcow2 top.qcow2 out")]
