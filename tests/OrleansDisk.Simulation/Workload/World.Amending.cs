@@ -23,6 +23,8 @@ internal sealed partial class World
     /// <summary>Version, width of refcounts, features.</summary>
     public async Task AmendAsync(AmendOptions options)
     {
+        if (options.Version == 2 && shape.KeepsDiscarded)
+            return; // version 2 could not be opened again
         if (options.Version == 2 && (Model.Bitmaps.IsUnsure || Model.Bitmaps.Names.Count > 0))
             return;
         HasChangedSnapshots = true; // their tables are rewritten where they lie
