@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+
 namespace OrleansDisk.Qcow2.Check;
 
 /// <summary>How often each kind of finding was met.</summary>
@@ -9,6 +11,9 @@ internal sealed class CheckLog(CheckOptions options)
     private readonly List<CheckFinding> _kept = [];
 
     public IReadOnlyList<CheckFinding> Kept => _kept;
+
+    /// <summary>Whether anybody sees the text of the next finding.</summary>
+    public bool IsRead => options.OnFinding is not null || _kept.Count < options.MaxKeptFindings;
 
     /// <summary>What was found and is not repaired.</summary>
     public CheckCounts Counts { get; set; }
@@ -23,18 +28,33 @@ internal sealed class CheckLog(CheckOptions options)
         Note(CheckFindingKind.Corruption, message);
     }
 
+    public void Corruption([InterpolatedStringHandlerArgument("")] ref FindingText message)
+    {
+        Counts = Counts with { Corruptions = Counts.Corruptions + 1 };
+        if (IsRead)
+            Note(CheckFindingKind.Corruption, message.Take());
+    }
+
+    /// <summary>A corruption that is repaired, or is not.</summary>
+    public void Damage(bool isRepaired, [InterpolatedStringHandlerArgument("")] ref FindingText message)
+    {
+        if (isRepaired)
+            CorruptionsFixed++;
+        else
+            Counts = Counts with { Corruptions = Counts.Corruptions + 1 };
+        if (!IsRead)
+            return;
+        if (isRepaired)
+            Note(CheckFindingKind.Repair, $"Repairing {message.Take()}");
+        else
+            Note(CheckFindingKind.Corruption, $"ERROR {message.Take()}");
+    }
+
     /// <summary>Something that could not be checked, <paramref name="count"/> times.</summary>
     public void CheckError(string message, long count = 1)
     {
         Counts = Counts with { CheckErrors = Counts.CheckErrors + count };
         Note(CheckFindingKind.CheckError, message);
-    }
-
-    /// <summary>A corruption that is repaired.</summary>
-    public void Repaired(string message)
-    {
-        CorruptionsFixed++;
-        Note(CheckFindingKind.Repair, message);
     }
 
     /// <summary>What a repair does.</summary>
@@ -49,7 +69,7 @@ internal sealed class CheckLog(CheckOptions options)
         else
             Counts = isLeak ? Counts with { Leaks = Counts.Leaks + 1 } : Counts with { Corruptions = Counts.Corruptions + 1 };
         // A damaged refcount block can hold millions of these: no text that nobody reads.
-        if (options.OnFinding is null && _kept.Count >= options.MaxKeptFindings)
+        if (!IsRead)
             return;
         string what = isRepaired ? "Repairing" : isLeak ? "Leaked" : "ERROR";
         CheckFindingKind kind = isRepaired ? CheckFindingKind.Repair : isLeak ? CheckFindingKind.Leak : CheckFindingKind.Corruption;

@@ -43,7 +43,7 @@ internal sealed class CopiedFlagCheck(IBlockFile file, Header header, ReferenceC
         ulong refcount = await refcounts.GetRefcountAsync(_geometry.ClusterOf(entry.L2Table).Index);
         bool isRight = (refcount == 1) == entry.IsCopied;
         if (!isRight)
-            Report(writer, $"OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={entry.Raw:x} refcount={refcount}");
+            log.Damage(writer is not null, $"OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={entry.Raw:x} refcount={refcount}");
         long table = entry.L2Table.Bytes;
         if (_geometry.IsAligned(table) && _scanned.Add(table))
             await CheckL2TableAsync(table, writer);
@@ -77,16 +77,8 @@ internal sealed class CopiedFlagCheck(IBlockFile file, Header header, ReferenceC
         ulong refcount = _geometry.HasExternalData ? 1 : await refcounts.GetRefcountAsync(_geometry.ClusterOf(entry.Host).Index);
         bool isRight = (refcount == 1) == entry.IsCopied;
         if (!isRight)
-            Report(writer, $"OFLAG_COPIED data cluster: l2_entry={entry.Raw:x} refcount={refcount}");
+            log.Damage(writer is not null, $"OFLAG_COPIED data cluster: l2_entry={entry.Raw:x} refcount={refcount}");
         return isRight;
-    }
-
-    private void Report(RepairWriter? writer, string finding)
-    {
-        if (writer is null)
-            log.Corruption($"ERROR {finding}");
-        else
-            log.Repaired($"Repairing {finding}");
     }
 
     /// <summary>Writes a part of a table back, unless that would change something else, too.</summary>

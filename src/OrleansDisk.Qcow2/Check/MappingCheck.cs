@@ -189,7 +189,7 @@ internal sealed class MappingCheck
             if (entry.IsCopied)
             {
                 _log.Corruption($"ERROR: coffset=0x{entry.Compressed(_geometry).Start.Bytes:x}: "
-                    + "copied flag must never be set for compressed clusters");
+                    + $"copied flag must never be set for compressed clusters");
             }
             return true;
         }
@@ -205,11 +205,7 @@ internal sealed class MappingCheck
             _log.Corruption($"ERROR offset={entry.Host.Bytes:x}: Data cluster is not properly aligned; L2 entry corrupted.");
             return true;
         }
-        string finding = $"offset={entry.Host.Bytes:x}: Preallocated cluster is not properly aligned; L2 entry corrupted.";
-        if (RepairsZeroClusters)
-            _log.Repaired($"Repairing {finding}");
-        else
-            _log.Corruption($"ERROR {finding}");
+        _log.Damage(RepairsZeroClusters, $"offset={entry.Host.Bytes:x}: Preallocated cluster is not properly aligned; L2 entry corrupted.");
         return !RepairsZeroClusters;
     }
 

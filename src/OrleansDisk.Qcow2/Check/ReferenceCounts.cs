@@ -104,7 +104,7 @@ internal sealed class ReferenceCounts(ClusterGeometry geometry, long fileBytes, 
         if (bytes > long.MaxValue - offset || offset + bytes - _fileBytes >= geometry.ClusterBytes)
         {
             HasSingleOwnersOnly = false;
-            log.Corruption("ERROR: counting reference for region exceeding the end of the file by one cluster or more: "
+            log.Corruption($"ERROR: counting reference for region exceeding the end of the file by one cluster or more: "
                 + $"offset 0x{offset:x} size 0x{bytes:x}");
             return true;
         }
@@ -155,8 +155,8 @@ internal sealed class ReferenceCounts(ClusterGeometry geometry, long fileBytes, 
         if (geometry.MaxRefcount - count < times)
         {
             log.Corruption($"ERROR: overflow cluster offset=0x{cluster << geometry.ClusterBits:x}\n"
-                + "Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy "
-                + "if the image cannot be opened for writing");
+                + $"Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy "
+                + $"if the image cannot be opened for writing");
             count = geometry.MaxRefcount;
         }
         else

@@ -11,9 +11,10 @@ internal static class SubclusterCheck
         ClusterKind kind = entry.Kind(geometry);
         if (!geometry.HasSubclusters || entry.Bitmap.IsValidFor(kind))
             return;
-        log.Corruption(kind == ClusterKind.Data
-            ? $"ERROR offset={entry.Host.Bytes:x}: Allocated cluster has corrupted subcluster allocation bitmap"
-            : "ERROR: Unallocated cluster has non-zero subcluster allocation map");
+        if (kind == ClusterKind.Data)
+            log.Corruption($"ERROR offset={entry.Host.Bytes:x}: Allocated cluster has corrupted subcluster allocation bitmap");
+        else
+            log.Corruption("ERROR: Unallocated cluster has non-zero subcluster allocation map");
     }
 
     /// <summary>Examines an entry of a compressed cluster.</summary>
