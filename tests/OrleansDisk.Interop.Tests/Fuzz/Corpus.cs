@@ -1,3 +1,6 @@
+using System.Text;
+using OrleansDisk.Qcow2.Crypto;
+
 namespace OrleansDisk.Interop.Tests.Fuzz;
 
 /// <summary>A sound image that mutants are made of.</summary>
@@ -15,7 +18,8 @@ public sealed class Corpus : IDisposable
     /// <summary>How the names of data files end.</summary>
     public const string DataFile = "data.raw";
 
-    private const string Secret = "--object=secret,id=key,data=fuzz";
+    private const string Password = "fuzz";
+    private const string SecretObject = $"--object=secret,id=key,data={Password}";
     private readonly TemporaryDirectory _directory = new(inMemory: true);
     private readonly List<CorpusImage> _images = [];
 
@@ -47,6 +51,9 @@ public sealed class Corpus : IDisposable
         Encrypted("LUKS", "encrypt.format=luks,encrypt.iter-time=10");
         Encrypted("AES", "encrypt.format=aes");
     }
+
+    /// <summary>The password of the encrypted images.</summary>
+    internal static Secret Secret { get; } = new(Encoding.ASCII.GetBytes(Password));
 
     internal IReadOnlyList<CorpusImage> Images => _images;
 
@@ -109,7 +116,9 @@ public sealed class Corpus : IDisposable
     private void Encrypted(string name, string options)
     {
         string path = NewPath();
-        Tool.Run("qemu-img", "create", "-q", Secret, "-f", "qcow2", "-o", $"{options},encrypt.key-secret=key,cluster_size=4k", path, "1M");
+        Tool.Run("qemu-img", "create", "-q", SecretObject, "-f", "qcow2", "-o", $"{options},encrypt.key-secret=key,cluster_size=4k", path, "1M");
+        Tool.Run("qemu-io", SecretObject, "-c", "write -P 1 0 100k", "-c", "write -z 40k 10k",
+            "--image-opts", $"driver=qcow2,file.filename={path},encrypt.key-secret=key");
         Add(name, path);
     }
 }

@@ -88,6 +88,8 @@ internal sealed class ImageFields
                 return;
             for (int i = 0; i < Math.Min(length, 32); i += 8)
                 Add("extension data", at + 8 + i, Math.Min(8, length - i), FieldKind.Offset);
+            if (type == 0x0537be77)
+                AddKeys((long)UInt64(at + 8));
             if (type == 0x23852875)
                 AddBitmaps((long)UInt64(at + 24), (int)UInt32(at + 8));
             at += 8 + ((length + 7) & ~7);
@@ -167,6 +169,31 @@ internal sealed class ImageFields
             AddTable($"L1 of snapshot {i}", (long)UInt64(at), (int)UInt32(at + 8), AddL2Table);
             long bytes = 40 + UInt32(at + 36) + (UInt32(at + 12) >> 16) + (UInt32(at + 12) & 0xffff);
             at += (bytes + 7) & ~7L;
+        }
+    }
+
+    /// <summary>The LUKS header. Of rounds only the low half: what an image asks for more, it gets, and that takes long.</summary>
+    private void AddKeys(long start)
+    {
+        Structures.Add(start);
+        (string Name, int At, int Bytes, FieldKind Kind)[] fields =
+        [
+            ("LUKS magic", 0, 4, FieldKind.Bytes), ("LUKS version", 6, 2, FieldKind.Count), ("LUKS cipher", 8, 8, FieldKind.Bytes),
+            ("LUKS cipher mode", 40, 8, FieldKind.Bytes), ("LUKS hash", 72, 8, FieldKind.Bytes), ("LUKS payload offset", 104, 4, FieldKind.Count),
+            ("LUKS key bytes", 108, 4, FieldKind.Count), ("LUKS digest", 112, 8, FieldKind.Bytes), ("LUKS digest salt", 132, 8, FieldKind.Bytes),
+            ("LUKS digest rounds", 166, 2, FieldKind.Count), ("LUKS uuid", 168, 8, FieldKind.Bytes),
+        ];
+        foreach ((string name, int at, int bytes, FieldKind kind) in fields)
+            Add(name, start + at, bytes, kind);
+        for (int slot = 0; slot < 8; slot++)
+        {
+            long at = start + 208 + (slot * 48);
+            Add($"key slot mark {slot}", at, 4, slot == 0 ? FieldKind.Flags : FieldKind.Bytes);
+            Add($"key slot rounds {slot}", at + 6, 2, FieldKind.Count);
+            Add($"key slot salt {slot}", at + 8, 8, FieldKind.Bytes);
+            Add($"key slot material {slot}", at + 40, 4, FieldKind.Count);
+            Add($"key slot stripes {slot}", at + 44, 4, FieldKind.Count);
+            Add($"key material {slot}", start + (512L * UInt32(at + 40)), 8, FieldKind.Bytes);
         }
     }
 

@@ -87,7 +87,7 @@ internal sealed class MutantPass(string path, byte[] bytes, int seed)
 
     private async Task ReadAsync()
     {
-        await using Qcow2Image image = await Qcow2Image.OpenAsync(Open(isReadOnly: true), new Qcow2OpenOptions { OpenFile = OpenBeside });
+        await using Qcow2Image image = await Qcow2Image.OpenAsync(Open(isReadOnly: true), new Qcow2OpenOptions { OpenFile = OpenBeside, Secret = Corpus.Secret });
         byte[] buffer = new byte[64 << 10];
         long end = Math.Min(image.VirtualBytes, ReadLimit);
         byte[] all = new byte[end];
@@ -126,7 +126,7 @@ internal sealed class MutantPass(string path, byte[] bytes, int seed)
     private async Task WriteAsync()
     {
         int clusterBytes = 1 << Math.Clamp((int)BinaryPrimitives.ReadUInt32BigEndian(_file.Peek(20, 4)), 9, 21);
-        Qcow2Image image = await Qcow2Image.OpenAsync(_file, Disk.Writing(clusterBytes) with { OpenFile = OpenBeside });
+        Qcow2Image image = await Qcow2Image.OpenAsync(_file, Disk.Writing(clusterBytes) with { OpenFile = OpenBeside, Secret = Corpus.Secret });
         WasWritten = true;
         try
         {
@@ -142,6 +142,8 @@ internal sealed class MutantPass(string path, byte[] bytes, int seed)
         {
             await TryAsync(image.CloseAsync);
         }
+        if (image.Header.Encryption == EncryptionMethod.Luks && EncryptionHeader.Of(image.Header) is var keys)
+            Assert.True(_file.Peek(keys.Start.Bytes, (int)keys.Bytes).AsSpan().SequenceEqual(Open(isReadOnly: true).Peek(keys.Start.Bytes, (int)keys.Bytes)), "the keys have changed");
     }
 
     /// <summary>A snapshot is taken; one that was there is deleted, or becomes the disk.</summary>
