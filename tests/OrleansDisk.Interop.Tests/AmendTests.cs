@@ -47,7 +47,7 @@ public sealed class AmendTests
     [Fact]
     public async Task Snapshots_that_do_not_say_how_large_their_disk_was_say_it_in_version_3()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         string path = directory.File("disk");
         Disk.Create(path, 4 << 20, "compat=0.10");
         Disk.QemuIo(path, "write -P 1 0 1M");
@@ -73,7 +73,7 @@ public sealed class AmendTests
     [Fact]
     public async Task A_repair_clears_autoclear_bits_that_nobody_knows()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         string path = directory.File("disk");
         Disk.Create(path, 1 << 20, "compat=1.1");
         byte[] image = await File.ReadAllBytesAsync(path);
@@ -96,9 +96,8 @@ public sealed class AmendTests
         string path = directory.File("disk");
         byte[] model = Disk.MixedBytes(6 << 20, seed: clusterBytes);
         Disk.Create(path, model.Length, $"cluster_size={clusterBytes}");
-        await Exclusive.Run(async () =>
+        await Disk.OnImageAsync(path, clusterBytes, async image =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(clusterBytes));
             await image.WriteAsync(0, model);
         });
         foreach (int bits in (int[])[1, 64, 2, 32, 4, 8, 16])
@@ -155,7 +154,7 @@ public sealed class AmendTests
     [Fact]
     public async Task Snapshots_that_do_not_say_how_large_the_disk_was_prevent_version_3_until_their_table_is_written_anew()
     {
-        using var directory = new TemporaryDirectory();
+        using var directory = new TemporaryDirectory(inMemory: true);
         string path = directory.File("disk");
         Disk.Create(path, 1 << 20, "compat=0.10");
         Disk.QemuIo(path, "write -P 1 0 64k");
@@ -166,9 +165,8 @@ public sealed class AmendTests
         Qcow2Exception refusal = await Assert.ThrowsAsync<Qcow2Exception>(() => AmendAsync(path, new AmendOptions { Version = 3 }));
         Assert.Contains("take a snapshot and delete it", refusal.Message, StringComparison.Ordinal);
         Assert.Equal(before, File.ReadAllBytes(path));
-        await Exclusive.Run(async () =>
+        await Disk.OnImageAsync(path, 65536, async image =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(65536));
             await image.CreateSnapshotAsync(new SnapshotDescription { Name = "two", Date = DateTimeOffset.UnixEpoch });
             await image.DeleteSnapshotAsync("2");
         });

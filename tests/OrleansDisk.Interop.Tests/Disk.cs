@@ -36,6 +36,13 @@ internal static class Disk
         RefcountCacheBytes = clusterBytes * 2L,
     };
 
+    /// <summary>Opens an image for writing, does something with it, and closes it.</summary>
+    public static Task OnImageAsync(string path, int clusterBytes, Func<Qcow2Image, Task> act) => Exclusive.Run(async () =>
+    {
+        await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Writing(clusterBytes));
+        await act(image);
+    });
+
     /// <summary>Writes an image at random and leaves in <paramref name="model"/> what it then holds.</summary>
     public static async Task ScribbleAsync(string path, byte[] model, int seed, Qcow2OpenOptions options, int groups, int maxBytes)
     {

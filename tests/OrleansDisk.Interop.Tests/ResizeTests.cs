@@ -19,9 +19,8 @@ public sealed class ResizeTests
         byte[] model = Disk.MixedBytes(8 << 20, seed: clusterBytes);
         Disk.Create(path, model.Length, $"cluster_size={clusterBytes},refcount_bits={refcountBits},compat={version}");
         int kept = (1 << 20) + 1536;
-        await Exclusive.Run(async () =>
+        await Disk.OnImageAsync(path, clusterBytes, async image =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(clusterBytes));
             await image.WriteAsync(0, model);
             await image.FlushAsync();
             await image.ResizeAsync(kept);
@@ -46,9 +45,8 @@ public sealed class ResizeTests
         Disk.Create(path, 4 << 20, "cluster_size=4096");
         Disk.QemuIo(path, "write -P 0x11 0 4M");
         Tool.Run("qemu-img", "snapshot", "-c", "before", path);
-        await Exclusive.Run(async () =>
+        await Disk.OnImageAsync(path, 4096, async image =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(4096));
             await image.ResizeAsync(1 << 20);
         });
         await Judge.FindsCleanAsync(path);
@@ -72,9 +70,8 @@ public sealed class ResizeTests
         Disk.QemuIo(path, "write -P 0x22 1M 512k", "write -P 0x22 1920k 65024", "discard 1M 256k");
         model.AsSpan((1 << 20) + (256 << 10), 256 << 10).Fill(0x22);
         model.AsSpan(1920 << 10, 65024).Fill(0x22);
-        await Exclusive.Run(async () =>
+        await Disk.OnImageAsync(path, 65536, async image =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(65536));
             await image.ResizeAsync(model.Length, preallocation);
             await new ModelDisk(image, model, seed: 0).VerifyAsync();
         });
@@ -99,9 +96,8 @@ public sealed class ResizeTests
         File.WriteAllBytes(backing, Disk.MixedBytes(6 << 20, seed: 1));
         Disk.CreateOverlay(path, backing, "raw", 6 << 20);
         byte[] model = File.ReadAllBytes(backing);
-        await Exclusive.Run(async () =>
+        await Disk.OnImageAsync(path, 65536, async image =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(65536));
             await image.ResizeAsync((1 << 20) + 512);
             await image.ResizeAsync(model.Length, Preallocation.Metadata);
             model.AsSpan((1 << 20) + 512).Clear();
@@ -121,9 +117,8 @@ public sealed class ResizeTests
         Disk.QemuIo(path, "write -P 0x44 0 6M");
         Tool.Run("qemu-img", "resize", "-q", "--shrink", path, ((2 << 20) + 512).ToString(CultureInfo.InvariantCulture));
         model.AsSpan(0, (2 << 20) + 512).Fill(0x44);
-        await Exclusive.Run(async () =>
+        await Disk.OnImageAsync(path, 4096, async image =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(4096));
             await image.ResizeAsync(model.Length);
             await new ModelDisk(image, model, seed: 0).VerifyAsync();
             await image.ResizeAsync(3 << 20);
@@ -143,9 +138,8 @@ public sealed class ResizeTests
         Tool.Run("qemu-img", "snapshot", "-c", "one", path);
         string other = directory.File("other");
         Disk.Create(other, 1 << 20, "compat=1.1");
-        await Exclusive.Run(async () =>
+        await Disk.OnImageAsync(path, 65536, async image =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(65536));
             Qcow2Exception e = await Assert.ThrowsAsync<Qcow2Exception>(() => image.ResizeAsync(1 << 19));
             Assert.Equal("Can't resize a v2 image which has snapshots", e.Message);
             await using Qcow2Image second = await Qcow2Image.OpenAsync(other, Disk.Writing(65536));

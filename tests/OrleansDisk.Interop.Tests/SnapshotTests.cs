@@ -1,3 +1,4 @@
+using OrleansDisk.Interop.Tests.Snapshots;
 using OrleansDisk.Qcow2;
 
 namespace OrleansDisk.Interop.Tests;
@@ -5,84 +6,59 @@ namespace OrleansDisk.Interop.Tests;
 /// <summary>Images with internal snapshots made by QEMU: the active disk is written, the snapshots stay as they were.</summary>
 public sealed class SnapshotTests
 {
-    public static TheoryData<string, int, int> Geometries() => new()
-    {
-        { "0.10", 65536, 16 },
-        { "0.10", 512, 16 },
-        { "1.1", 65536, 2 },
-        { "1.1", 4096, 2 },
-        { "1.1", 512, 4 },
-        { "1.1", 65536, 8 },
-        { "1.1", 2 << 20, 16 },
-        { "1.1", 1024, 32 },
-        { "1.1", 512, 64 },
-    };
-
     [Theory]
-    [MemberData(nameof(Geometries))]
+    [MemberData(nameof(SnapshotModel.Geometries), MemberType = typeof(SnapshotModel))]
     public async Task Writes_after_each_snapshot_leave_every_snapshot_as_it_was(string compat, int clusterBytes, int refcountBits)
     {
-        using var directory = new TemporaryDirectory(inMemory: true);
-        string path = directory.File("disk.qcow2");
-        byte[] model = new byte[(2 << 20) + 1536];
-        Disk.Create(path, model.Length, $"compat={compat},cluster_size={clusterBytes},refcount_bits={refcountBits}");
-        await WriteAsync(path, model, seed: 1, clusterBytes);
-        var snapshots = new Dictionary<string, byte[]>();
+        using var model = new SnapshotModel((2 << 20) + 1536, clusterBytes, $"compat={compat},refcount_bits={refcountBits}");
+        await model.WriteAsync(seed: 1);
         for (int i = 0; i < 2; i++)
         {
-            Tool.Run("qemu-img", "snapshot", "-c", $"s{i}", path);
-            snapshots[$"s{i}"] = [.. model];
-            await WriteAsync(path, model, seed: 2 + i, clusterBytes);
-            await JudgeAsync(path, model, snapshots);
+            Tool.Run("qemu-img", "snapshot", "-c", $"s{i}", model.Path);
+            model.NoteTaken($"s{i}");
+            await model.WriteAsync(seed: 2 + i);
+            await model.JudgeAsync();
         }
 
         // A snapshot goes: clusters become the disk's own again. Then back to the other one, and on.
-        Tool.Run("qemu-img", "snapshot", "-d", "s0", path);
-        snapshots.Remove("s0");
-        await WriteAsync(path, model, seed: 4, clusterBytes);
-        await JudgeAsync(path, model, snapshots);
-        Tool.Run("qemu-img", "snapshot", "-a", "s1", path);
-        snapshots["s1"].CopyTo(model, 0);
-        await WriteAsync(path, model, seed: 5, clusterBytes);
-        await JudgeAsync(path, model, snapshots);
+        Tool.Run("qemu-img", "snapshot", "-d", "s0", model.Path);
+        model.NoteDeleted("s0");
+        await model.WriteAsync(seed: 4);
+        await model.JudgeAsync();
+        Tool.Run("qemu-img", "snapshot", "-a", "s1", model.Path);
+        model.NoteApplied("s1");
+        await model.WriteAsync(seed: 5);
+        await model.JudgeAsync();
     }
 
     [Fact]
     public async Task Clusters_at_the_largest_refcount_that_two_bits_hold_are_copied_on_write()
     {
-        using var directory = new TemporaryDirectory(inMemory: true);
-        string path = directory.File("disk.qcow2");
-        byte[] model = Disk.MixedBytes(1 << 20, seed: 9);
-        Disk.Create(path, model.Length, "cluster_size=4k,refcount_bits=2");
-        await Exclusive.Run(async () =>
+        using var model = new SnapshotModel(1 << 20, 4096, "refcount_bits=2");
+        Disk.MixedBytes(model.Contents.Length, seed: 9).CopyTo(model.Contents, 0);
+        await model.OnImageAsync(image => image.WriteAsync(0, model.Contents).AsTask());
+        foreach (string name in (string[])["a", "b"])
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(4096));
-            await image.WriteAsync(0, model);
-        });
-        Tool.Run("qemu-img", "snapshot", "-c", "a", path);
-        Tool.Run("qemu-img", "snapshot", "-c", "b", path);
-        (int status, _) = Tool.Try("qemu-img", "snapshot", "-c", "c", path);
+            Tool.Run("qemu-img", "snapshot", "-c", name, model.Path);
+            model.NoteTaken(name);
+        }
+        (int status, _) = Tool.Try("qemu-img", "snapshot", "-c", "c", model.Path);
         Assert.NotEqual(0, status); // refcounts of 3 everywhere: no room for a fourth reference
-        var snapshots = new Dictionary<string, byte[]> { ["a"] = [.. model], ["b"] = [.. model] };
-        await WriteAsync(path, model, seed: 10, 4096);
-        await Judge.FindsAtMostLeaksAsync(path); // what the failed snapshot left is QEMU's
-        Judge.ReadsAs(path, model);
-        Assert.All(snapshots, s => Assert.True(Judge.ReadSnapshot(path, s.Key).AsSpan().SequenceEqual(s.Value), s.Key));
+        await model.WriteAsync(seed: 10);
+        await Judge.FindsAtMostLeaksAsync(model.Path); // what the failed snapshot left is QEMU's
+        model.JudgeContents();
     }
 
     [Fact]
     public async Task An_image_with_one_bit_refcounts_survives_a_snapshot_that_failed()
     {
-        using var directory = new TemporaryDirectory(inMemory: true);
-        string path = directory.File("disk.qcow2");
-        byte[] model = new byte[1 << 20];
-        Disk.Create(path, model.Length, "cluster_size=4k,refcount_bits=1");
-        await WriteAsync(path, model, seed: 1, 4096);
-        (int status, _) = Tool.Try("qemu-img", "snapshot", "-c", "a", path);
+        using var model = new SnapshotModel(1 << 20, 4096, "refcount_bits=1");
+        await model.WriteAsync(seed: 1);
+        (int status, _) = Tool.Try("qemu-img", "snapshot", "-c", "a", model.Path);
         Assert.NotEqual(0, status);
-        await WriteAsync(path, model, seed: 2, 4096);
-        await Judge.FindsAtMostLeaksAsync(path);
-        Judge.ReadsAs(path, model);
+        await model.WriteAsync(seed: 2);
+        await Judge.FindsAtMostLeaksAsync(model.Path);
+        model.JudgeContents();
     }
 
     [Fact]
@@ -93,9 +69,8 @@ public sealed class SnapshotTests
         Disk.Create(path, 1 << 20, "cluster_size=64k");
         Disk.QemuIo(path, "write -P 0x77 0 1M");
         Tool.Run("qemu-img", "snapshot", "-c", "full", path);
-        await Exclusive.Run(async () =>
+        await Disk.OnImageAsync(path, 65536, async image =>
         {
-            await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(65536));
             await image.DiscardAsync(0, 4 * 65536);
             await image.WriteZeroesAsync(4 * 65536, 4 * 65536, mayUnmap: true);
             await image.WriteZeroesAsync(8 * 65536, 4 * 65536, mayUnmap: false);
@@ -117,9 +92,8 @@ public sealed class SnapshotTests
             Disk.Create(path, 1 << 20, $"compat={compat},cluster_size=512");
             Disk.QemuIo(path, "write -P 0x77 0 1M");
             Tool.Run("qemu-img", "snapshot", "-c", "small", path);
-            await Exclusive.Run(async () =>
+            await Disk.OnImageAsync(path, 512, async image =>
             {
-                await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(512));
                 if (compat == "0.10")
                 {
                     await Assert.ThrowsAnyAsync<Qcow2Exception>(() => image.ResizeAsync(4 << 20));
@@ -132,16 +106,5 @@ public sealed class SnapshotTests
             await Judge.FindsCleanAsync(path);
             Assert.False(Judge.ReadSnapshot(path, "small").AsSpan(0, 1 << 20).ContainsAnyExcept((byte)0x77));
         }
-    }
-
-    private static Task WriteAsync(string path, byte[] model, int seed, int clusterBytes) => Exclusive.Run(() =>
-        Disk.ScribbleAsync(path, model, seed, Disk.Writing(clusterBytes), groups: 8, maxBytes: Math.Max(40_000, clusterBytes / 2)));
-
-    private static async Task JudgeAsync(string path, byte[] model, Dictionary<string, byte[]> snapshots)
-    {
-        await Judge.FindsCleanAsync(path);
-        Judge.ReadsAs(path, model);
-        foreach ((string name, byte[] bytes) in snapshots)
-            Assert.True(Judge.ReadSnapshot(path, name).AsSpan().SequenceEqual(bytes), $"snapshot {name} has changed");
     }
 }

@@ -8,61 +8,45 @@ public sealed class SnapshotOperationTests
 {
     private static readonly DateTimeOffset s_date = DateTimeOffset.FromUnixTimeSeconds(1_700_000_000);
 
-    public static TheoryData<string, int, int> Geometries() => new()
-    {
-        { "0.10", 65536, 16 },
-        { "0.10", 512, 16 },
-        { "1.1", 65536, 2 },
-        { "1.1", 512, 4 },
-        { "1.1", 4096, 8 },
-        { "1.1", 2 << 20, 16 },
-        { "1.1", 1024, 32 },
-        { "1.1", 512, 64 },
-    };
-
     [Theory]
-    [MemberData(nameof(Geometries))]
+    [MemberData(nameof(SnapshotModel.Geometries), MemberType = typeof(SnapshotModel))]
     public async Task Both_engines_take_apply_and_delete_snapshots_of_one_image_in_turn(string compat, int clusterBytes, int refcountBits)
     {
-        using var directory = new TemporaryDirectory(inMemory: true);
-        string path = directory.File("disk.qcow2");
-        byte[] model = new byte[(2 << 20) + 1536];
-        Disk.Create(path, model.Length, $"compat={compat},cluster_size={clusterBytes},refcount_bits={refcountBits}");
-        var snapshots = new Dictionary<string, byte[]>();
-        await ScribbleAsync(path, model, seed: 1, clusterBytes);
-        await OnImageAsync(path, image => image.CreateSnapshotAsync(Named("ours")));
-        snapshots["ours"] = [.. model];
-        await JudgeAsync(path, model, snapshots);
+        using var model = new SnapshotModel((2 << 20) + 1536, clusterBytes, $"compat={compat},refcount_bits={refcountBits}");
+        await model.WriteAsync(seed: 1);
+        await model.OnImageAsync(image => image.CreateSnapshotAsync(Named("ours")));
+        model.NoteTaken("ours");
+        await model.JudgeAsync();
 
-        await ScribbleAsync(path, model, seed: 2, clusterBytes);
-        Tool.Run("qemu-img", "snapshot", "-c", "theirs", path);
-        snapshots["theirs"] = [.. model];
-        await ScribbleAsync(path, model, seed: 3, clusterBytes);
-        await JudgeAsync(path, model, snapshots);
+        await model.WriteAsync(seed: 2);
+        Tool.Run("qemu-img", "snapshot", "-c", "theirs", model.Path);
+        model.NoteTaken("theirs");
+        await model.WriteAsync(seed: 3);
+        await model.JudgeAsync();
 
-        await OnImageAsync(path, image => image.ApplySnapshotAsync("ours"));
-        snapshots["ours"].CopyTo(model, 0);
-        await JudgeAsync(path, model, snapshots);
-        await ScribbleAsync(path, model, seed: 4, clusterBytes);
-        await JudgeAsync(path, model, snapshots);
+        await model.OnImageAsync(image => image.ApplySnapshotAsync("ours"));
+        model.NoteApplied("ours");
+        await model.JudgeAsync();
+        await model.WriteAsync(seed: 4);
+        await model.JudgeAsync();
 
         // QEMU raises refcounts before it lowers them: 4 does not fit 2 bits.
         if (refcountBits == 2)
-            await OnImageAsync(path, image => image.ApplySnapshotAsync("theirs"));
+            await model.OnImageAsync(image => image.ApplySnapshotAsync("theirs"));
         else
-            Tool.Run("qemu-img", "snapshot", "-a", "theirs", path);
-        snapshots["theirs"].CopyTo(model, 0);
-        await OnImageAsync(path, image => image.DeleteSnapshotAsync("theirs"));
-        snapshots.Remove("theirs");
-        await JudgeAsync(path, model, snapshots);
-        await ScribbleAsync(path, model, seed: 5, clusterBytes);
-        await JudgeAsync(path, model, snapshots);
+            Tool.Run("qemu-img", "snapshot", "-a", "theirs", model.Path);
+        model.NoteApplied("theirs");
+        await model.OnImageAsync(image => image.DeleteSnapshotAsync("theirs"));
+        model.NoteDeleted("theirs");
+        await model.JudgeAsync();
+        await model.WriteAsync(seed: 5);
+        await model.JudgeAsync();
 
-        await OnImageAsync(path, image => image.DeleteSnapshotAsync("1"));
-        snapshots.Clear();
-        await JudgeAsync(path, model, snapshots);
-        await ScribbleAsync(path, model, seed: 6, clusterBytes);
-        await JudgeAsync(path, model, snapshots);
+        await model.OnImageAsync(image => image.DeleteSnapshotAsync("1"));
+        model.NoteDeleted("ours");
+        await model.JudgeAsync();
+        await model.WriteAsync(seed: 6);
+        await model.JudgeAsync();
     }
 
     [Fact]
@@ -164,15 +148,13 @@ public sealed class SnapshotOperationTests
     [Fact]
     public async Task A_snapshot_is_read_without_being_applied_and_never_written()
     {
-        using var directory = new TemporaryDirectory(inMemory: true);
-        string path = directory.File("disk.qcow2");
-        byte[] model = new byte[1 << 20];
-        Disk.Create(path, model.Length, "cluster_size=4k");
-        await ScribbleAsync(path, model, seed: 1, 4096);
-        await OnImageAsync(path, image => image.CreateSnapshotAsync(Named("then")));
-        byte[] then = [.. model];
-        await ScribbleAsync(path, model, seed: 2, 4096);
-        await OnImageAsync(path, image => image.ResizeAsync(2 << 20));
+        using var model = new SnapshotModel(1 << 20, 4096, "compat=1.1");
+        string path = model.Path;
+        await model.WriteAsync(seed: 1);
+        await model.OnImageAsync(image => image.CreateSnapshotAsync(Named("then")));
+        byte[] then = [.. model.Contents];
+        await model.WriteAsync(seed: 2);
+        await model.OnImageAsync(image => image.ResizeAsync(2 << 20));
         foreach (SnapshotSelector selector in (SnapshotSelector[])[new() { IdOrName = "1" }, new() { Name = "then" }, new() { Id = "1", Name = "then" }])
         {
             await using Qcow2Image view = await Qcow2Image.OpenAsync(path, new Qcow2OpenOptions { Snapshot = selector });
@@ -307,11 +289,7 @@ public sealed class SnapshotOperationTests
 
     private static SnapshotDescription Named(string name) => new() { Name = name, Date = s_date };
 
-    private static Task OnImageAsync(string path, Func<Qcow2Image, Task> act) => Exclusive.Run(async () =>
-    {
-        await using Qcow2Image image = await Qcow2Image.OpenAsync(path, Disk.Writing(4096));
-        await act(image);
-    });
+    private static Task OnImageAsync(string path, Func<Qcow2Image, Task> act) => Disk.OnImageAsync(path, 4096, act);
 
     private static async Task<string[]> ListAsync(string path)
     {
@@ -343,9 +321,6 @@ public sealed class SnapshotOperationTests
         Tool.Run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, raw);
         return File.ReadAllBytes(raw);
     }
-
-    private static Task ScribbleAsync(string path, byte[] model, int seed, int clusterBytes) => Exclusive.Run(() =>
-        Disk.ScribbleAsync(path, model, seed, Disk.Writing(clusterBytes), groups: 8, maxBytes: Math.Max(40_000, clusterBytes / 2)));
 
     private static async Task JudgeAsync(string path, byte[] model, Dictionary<string, byte[]> snapshots)
     {
