@@ -53,8 +53,8 @@ public sealed class DifferentialTests
     {
         string ours = directory.File("ours");
         string theirs = directory.File("theirs");
-        File.Copy(scenario.Image, ours);
-        File.Copy(scenario.Image, theirs);
+        Copy(scenario, ours);
+        Copy(scenario, theirs);
         await Exclusive.Run(() => ApplyAsync(ours, scenario));
         ApplyWithQemu(theirs, scenario);
 
@@ -100,11 +100,37 @@ public sealed class DifferentialTests
 
     private static void ApplyWithQemu(string path, Scenario scenario)
     {
-        string[] commands = [.. scenario.Operations.SelectMany(operation => operation.ForQemuIo(path))];
+        var commands = new List<string>();
+        foreach (Operation operation in scenario.Operations)
+        {
+            if (operation.SnapshotOption is not { } option)
+            {
+                commands.AddRange(operation.ForQemuIo(path));
+                continue;
+            }
+            RunQemuIo(path, commands);
+            commands.Clear();
+            Tool.Run("qemu-img", "snapshot", option, operation.SnapshotName, path);
+        }
+        RunQemuIo(path, commands);
+    }
+
+    private static void RunQemuIo(string path, List<string> commands)
+    {
         string output = Tool.Run(
             "qemu-io", ["-f", "qcow2", "-d", "unmap", .. commands.SelectMany(command => (string[])["-c", command]), path]);
         Assert.False(output.Contains("fail", StringComparison.OrdinalIgnoreCase) || output.Contains("error", StringComparison.OrdinalIgnoreCase),
             $"qemu-io:\n{output}");
+    }
+
+    /// <summary>Makes a twin, with a data file of its own if the image has one.</summary>
+    private static void Copy(Scenario scenario, string path)
+    {
+        File.Copy(scenario.Image, path);
+        if (scenario.DataFile is null)
+            return;
+        File.Copy(scenario.DataFile, $"{path}.data");
+        Tool.Run("qemu-img", "amend", "-f", "qcow2", "-o", $"data_file={path}.data", path);
     }
 
     private static void CompareMaps(char[] ours, char[] theirs, Scenario scenario)

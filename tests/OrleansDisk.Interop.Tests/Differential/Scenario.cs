@@ -11,8 +11,12 @@ internal sealed class Scenario
     private readonly Random _random;
     private readonly TemporaryDirectory _directory;
     private readonly List<string> _layers = [];
-    private readonly bool _hasSubclusters;
+    private bool _hasSubclusters;
     private byte[]? _below;
+
+    /// <summary>Chooses snapshots that are steps of the list, or null: there are none.</summary>
+    private readonly Random? _snapshotRandom;
+    private readonly Dictionary<long, byte[]> _snapshots = [];
 
     public Scenario(int seed, TemporaryDirectory directory)
     {
@@ -28,17 +32,14 @@ internal sealed class Scenario
         };
         int refcountBits = Version == 2 ? 16 : 1 << _random.Next(7);
         string options = $"cluster_size={clusterSize},compat=" + (Version == 2 ? "0.10" : $"1.1,refcount_bits={refcountBits}");
-        // Not by a number of the generator: the scenarios of before stay what they were.
-        if (Version >= 3 && ClusterBytes >= 16 << 10 && seed % 4 == 2)
-        {
-            options += ",extended_l2=on";
-            _hasSubclusters = true;
-        }
+        options += NewerOptions(seed);
+        // Few widths have room for many snapshots of one cluster.
+        _snapshotRandom = seed % 5 == 0 && refcountBits > 4 ? new Random(~seed) : null;
         int depth = _random.Next(4);
         for (int i = 0; i < depth; i++)
             AddBackingFile(isBottom: i == 0);
         Image = MakeTop(options);
-        HasSnapshot = refcountBits > 2 && _random.Next(4) == 0;
+        HasSnapshot = refcountBits > 2 && _random.Next(4) == 0 && DataFile is null;
         if (HasSnapshot)
             Tool.Run("qemu-img", "snapshot", "-c", "kept", Image);
         Description = $"seed {seed}: {options}, {Model.Length} bytes over [{string.Join(" <- ", _layers)}]{(HasSnapshot ? ", a snapshot" : "")}";
@@ -50,6 +51,9 @@ internal sealed class Scenario
     public int ClusterBytes { get; }
 
     public bool HasSnapshot { get; }
+
+    /// <summary>The file with the image's guest data, or null: it has it itself.</summary>
+    public string? DataFile { get; private set; }
 
     public string Description { get; }
 
@@ -64,6 +68,20 @@ internal sealed class Scenario
     public HashSet<long> FreelyZeroed { get; } = [];
 
     private bool HasBacking => _layers.Count > 0;
+
+    /// <summary>Not by a number of the generator: the scenarios of before stay what they were.</summary>
+    private string NewerOptions(int seed)
+    {
+        string options = "";
+        if (Version >= 3 && ClusterBytes >= 16 << 10 && seed % 4 == 2)
+        {
+            options += ",extended_l2=on";
+            _hasSubclusters = true;
+        }
+        if (Version >= 3 && seed % 5 == 4)
+            options += $",data_file={DataFile = _directory.File("top.data")}";
+        return options;
+    }
 
     private int NextBytes() => (256 << 10) + (_random.Next(64) * 16 << 10) + (_random.Next(3) == 0 ? _random.Next(64) * SectorBytes : 0);
 
@@ -144,11 +162,13 @@ internal sealed class Scenario
         var operations = new List<Operation>();
         for (int i = 0; i < OperationCount; i++)
         {
+            if (_snapshotRandom?.Next(5) == 0)
+                operations.Add(NextOfSnapshots());
             var kind = (OperationKind)_random.Next(12) switch
             {
                 < OperationKind.Grow and var some => some,
                 // In version 2 QEMU refuses to grow an image with snapshots, and one whose backing file is longer.
-                OperationKind.Grow when Version >= 3 || !(HasSnapshot || HasBacking) => OperationKind.Grow,
+                OperationKind.Grow when Version >= 3 || !(HasSnapshot || HasBacking || _snapshotRandom is not null) => OperationKind.Grow,
                 _ => OperationKind.Write,
             };
             (int start, int bytes) = NextRange(Model.Length, 128 << 10);
@@ -162,6 +182,27 @@ internal sealed class Scenario
             ApplyToModel(operation);
         }
         return operations;
+    }
+
+    /// <summary>A snapshot is taken, or one that was taken becomes the disk or goes.</summary>
+    private Operation NextOfSnapshots()
+    {
+        long[] taken = [.. _snapshots.Keys];
+        int choice = _snapshotRandom!.Next(3);
+        if (taken.Length == 0 || choice == 0)
+        {
+            long number = _snapshots.Keys.DefaultIfEmpty().Max() + 1;
+            _snapshots.Add(number, [.. Model]);
+            return new Operation(OperationKind.TakeSnapshot, number);
+        }
+        long chosen = taken[_snapshotRandom.Next(taken.Length)];
+        if (choice == 1 && _snapshots[chosen].Length == Model.Length)
+        {
+            Model = [.. _snapshots[chosen]];
+            return new Operation(OperationKind.ApplySnapshot, chosen);
+        }
+        _snapshots.Remove(chosen);
+        return new Operation(OperationKind.DeleteSnapshot, chosen);
     }
 
     private void ApplyToModel(Operation operation)
