@@ -103,7 +103,7 @@ coverage() {
         --collect "XPlat Code Coverage" "$@" -- \
         DataCollectionRunSettings.DataCollectors.DataCollector.Configuration.Include='[OrleansDisk.Qcow2]*'
     awk -F'"' '/<class /        { for (i = 1; i < NF; i++) if ($i ~ /filename=$/) file = $(i + 1) }
-        /condition-coverage=/ && file ~ /(Metadata|Data|Concurrency)\// {
+        /condition-coverage=/ && file ~ /(Metadata|Data|Concurrency|Snapshots|Bitmaps)\// {
             for (i = 1; i < NF; i++) {
                 if ($i ~ /number=$/) line = $(i + 1)
                 if ($i ~ /condition-coverage=$/) { split($(i + 1), part, /[(\/)]/) }
