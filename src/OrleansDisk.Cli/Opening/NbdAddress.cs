@@ -5,6 +5,7 @@ using OrleansDisk.Cli.CommandLine;
 using OrleansDisk.Cli.Opening.Drivers;
 using OrleansDisk.Nbd.Client;
 using OrleansDisk.Nbd.Tls;
+using OrleansDisk.Qcow2.Data;
 
 namespace OrleansDisk.Cli.Opening;
 
@@ -59,7 +60,7 @@ internal sealed record NbdAddress
 
     /// <summary>Connects to the export.</summary>
     /// <exception cref="CommandFailedException">There is no server, or it does not have the export.</exception>
-    public async Task<NbdDisk> OpenAsync(bool isReadOnly)
+    public async Task<IWritableDisk> OpenAsync(bool isReadOnly)
     {
         var options = new NbdClientOptions
         {
@@ -75,7 +76,8 @@ internal sealed record NbdAddress
             if (MapContext is null || client.HasBlockStatus)
             {
                 var connection = new NbdConnection(options, client, ReconnectDelay);
-                return new NbdDisk(connection, ToString(), isReadOnly) { TellsDepth = MapContext == AllocationDepth };
+                var disk = new NbdDisk(connection, ToString(), isReadOnly) { TellsDepth = MapContext == AllocationDepth };
+                return client.MinBlockBytes > 1 ? new WholeBlocksDisk(disk, client.MinBlockBytes) : disk;
             }
             await client.DisposeAsync();
         }

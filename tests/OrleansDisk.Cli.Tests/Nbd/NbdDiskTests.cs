@@ -69,6 +69,26 @@ public sealed class NbdDiskTests : IDisposable
         Assert.InRange(new FileInfo(_directory.File("target")).Length, 9_000_000, 12 << 20);
     }
 
+    [Fact]
+    public async Task A_server_that_takes_whole_blocks_only_gets_whole_blocks()
+    {
+        string uri = $"nbd+unix://?socket={_directory.File("kit")}";
+        using Process kit = await StartAsync("sh", "kit", "-c", "nbdkit -f -U kit --filter=blocksize-policy memory 4M blocksize-minimum=4096 "
+            + "blocksize-preferred=4096 blocksize-maximum=64k blocksize-error-policy=error; exit $?");
+        Odisk.Run(_directory.Directory, "io", "-f", "raw", "-c", "write -P 5 100 1000", "-c", "write -P 6 1M 300k", "-c", "write -z 1049000 8000",
+            "-c", "write -z 1200000 10", "-c", "discard 1250000 20000", "-c", "aio_write -P 7 2M 100", "-c", "aio_write -P 8 2097252 100",
+            "-c", "aio_write -P 9 2101248 4096", "-c", "aio_flush", "-c", "read -P 5 100 1000", uri).Succeeded();
+        foreach (Func<string[], ToolResult> reader in (Func<string[], ToolResult>[])[
+            words => Odisk.Run(_directory.Directory, ["io", .. words]),
+            words => ExternalTool.Run("qemu-io", "qemu-utils", _directory.Directory, words)])
+        {
+            reader(["-r", "-f", "raw", "-c", "read -P 0 0 100", "-c", "read -P 5 100 1000", "-c", "read -P 0 1100 5000", "-c", "read -P 6 1M 424",
+                "-c", "read -P 0 1049000 8000", "-c", "read -P 6 1057000 143000", "-c", "read -P 0 1200000 10", "-c", "read -P 6 1200010 49000",
+                "-c", "read -P 7 2M 100", "-c", "read -P 8 2097252 100", "-c", "read -P 0 2097352 3896", "-c", "read -P 9 2101248 4096", uri]).Succeeded();
+        }
+        kit.Kill(entireProcessTree: true);
+    }
+
     [Theory]
     [InlineData("nbd+unix://")]
     [InlineData("nbd+unix:///?sock=1")]
