@@ -61,6 +61,6 @@ internal static class InfoCommand
     {
         await using OpenedFile opened = await DiskOpener.OpenFileAsync(request);
         ImageInfo info = await ImageInfo.ReadAsync(opened.File, opened.Format);
-        return info with { AllocatedBytes = FileSpace.AllocatedBytes(opened.File.Name) };
+        return info with { Format = opened.Protocol ?? info.Format, AllocatedBytes = FileSpace.AllocatedBytes(opened.File.Name) };
     }
 }

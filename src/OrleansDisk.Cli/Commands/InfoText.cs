@@ -166,7 +166,9 @@ internal static class InfoText
             json.Value("encrypted", true);
         if (header?.BackingFile is { } backing)
             json.Value("backing-filename", backing);
-        json.Value("dirty-flag", header?.Incompatible.HasFlag(IncompatibleFeatures.Dirty) == true);
+        // Of an export, where nobody knows what it takes on disk either, QEMU says nothing.
+        if (header is not null || info.AllocatedBytes is not null)
+            json.Value("dirty-flag", header?.Incompatible.HasFlag(IncompatibleFeatures.Dirty) == true);
         json.End();
     }
 

@@ -79,7 +79,7 @@ internal sealed class DiskOpener
         {
             options["driver"] = driver;
             IBlockFile file = await opener._fileOpener.OpenAsync(name, options, access);
-            return new OpenedFile(file, "raw", new BlockOptions(), IsProbed: false);
+            return new OpenedFile(file, "raw", new BlockOptions(), IsProbed: false) { Protocol = driver };
         }
         return await opener.OpenFileAsync(name, options, access, driver);
     }

@@ -13,5 +13,8 @@ internal sealed record OpenedFile(IBlockFile File, string Format, BlockOptions O
     /// <summary>The decorator that injects errors into the file, or null.</summary>
     public BlkdebugFile? Blkdebug { get; init; }
 
+    /// <summary>The driver of files that was asked for in place of a format, or null.</summary>
+    public string? Protocol { get; init; }
+
     public ValueTask DisposeAsync() => File.DisposeAsync();
 }

@@ -111,6 +111,8 @@ public sealed class NbdDiskTests : IDisposable
         using Process server = await StartAsync("qemu-nbd", "nbd", "-t", "-e", "0", "-x", "disk", "-k", _directory.File("nbd"), "image");
         AssertSame("info", $"nbd+unix:///disk?socket={_directory.File("nbd")}");
         AssertSame("info", $"nbd:unix:{_directory.File("nbd")}:exportname=disk");
+        AssertSame("info", "--image-opts", $"driver=nbd,export=disk,server.type=unix,server.path={_directory.File("nbd")}");
+        AssertSame("info", "--output=json", "--image-opts", $"driver=nbd,export=disk,server.type=unix,server.path={_directory.File("nbd")}");
         AssertSame("info", $"nbd+unix:///other?socket={_directory.File("nbd")}");
         server.Kill();
     }
