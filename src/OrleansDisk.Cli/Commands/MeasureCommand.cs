@@ -38,6 +38,8 @@ internal static class MeasureCommand
 
     private static async Task<int> RunAsync(ParsedOptions options, Terminal terminal)
     {
+        CreationOptions.ValidateLists(options.Values("o"));
+        _ = SnapshotView.Of(options);
         bool isJson = Command.WantsJson(options);
         long? size = options.Value("size") is { } text ? SizeText.ParseImageSize(text) : null;
         if (options.Operands.Count > 1)

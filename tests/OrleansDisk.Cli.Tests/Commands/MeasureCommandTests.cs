@@ -49,6 +49,8 @@ public sealed class MeasureCommandTests : IDisposable
     [InlineData("base top")]
     [InlineData("-f qcow2")]
     [InlineData("--image-opts")]
+    [InlineData("-o ,")]
+    [InlineData("-l snapshot.foo=bar")]
     [InlineData("--output foo")]
     [InlineData("--size 8E")]
     [InlineData("--size -1")]
