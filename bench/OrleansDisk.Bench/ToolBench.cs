@@ -73,6 +73,7 @@ internal sealed class ToolBench(BenchOptions options, Workspace workspace)
             Print(string.Create(CultureInfo.InvariantCulture,
                 $"| {comparison.Name} | {Text(theirs)} | {Text(ours)} | {ratio:F2}{verdict} | {theirs.Processor / ours.Processor:F2} |"));
         }
+        Print(string.Create(CultureInfo.InvariantCulture, $"\nFor comparison, cp of the raw disk: {Text(await MeasureCopyAsync(cancellation))}."));
         if (options.Output is not null)
             MarkedSection.Write(options.Output, "tools", _report.ToString());
         return 0;
@@ -98,6 +99,15 @@ internal sealed class ToolBench(BenchOptions options, Workspace workspace)
                 ours.Add(await MeasureAsync(Repository.Odisk, comparison, cancellation));
         }
         return (Median(theirs), Median(ours));
+    }
+
+    /// <summary>What the kernel takes for a copy of the same data, whatever the format.</summary>
+    private async Task<Cost> MeasureCopyAsync(CancellationToken cancellation)
+    {
+        var costs = new List<Cost>();
+        for (int round = 0; round < options.Rounds; round++)
+            costs.Add(await MeasureAsync("cp", Comparison.Of("", null, "--reflink=never half.raw out.raw"), cancellation));
+        return Median(costs);
     }
 
     private async Task<Cost> MeasureAsync(string program, Comparison comparison, CancellationToken cancellation)
