@@ -15,7 +15,8 @@ public sealed partial class Qcow2Image
 
     /// <summary>
     /// Fills or erases key slots of an image that LUKS encrypts. What is filled opens when the call completes, and what is
-    /// erased opens no more; a crash in between finds each slot as it was or as it is to be.
+    /// erased opens no more; a crash in between finds each slot as it was or as it is to be. But one that is in use and is
+    /// overwritten by force may then open to no password: fill a free one first.
     /// </summary>
     /// <exception cref="Qcow2Exception">It can't be done, in QEMU's words; nothing has changed.</exception>
     /// <exception cref="Qcow2FailedException">A write failed; the image has stopped.</exception>
