@@ -80,6 +80,33 @@ public sealed class RepairCrashTests
         Assert.True(states > 0, "no crash state was looked at");
     }
 
+    /// <summary>Guard: <c>RepairRun</c> begins with a barrier (found by seed 20785045, where opening repaired a dirty image).</summary>
+    [Fact]
+    public async Task A_repair_loses_nothing_that_a_dead_owner_left_unflushed()
+    {
+        byte[] image = [.. SnapshotFixture.Get(0).Image];
+        var host = new SimulatedHost(scheduler: null, new Random(0)) { [Name] = new SimulatedDisk(image) };
+        SimulatedFile file = host.Open(Name, ImageAccess.Write, new FaultPlan([]), canPunchHoles: true);
+        // The owner took a cluster away from the guest; it died before it flushed, and the cluster leaks.
+        await file.WriteAsync(new DamagedTables(image).FirstCopiedL2Entry, new byte[sizeof(ulong)]);
+        int states = 0;
+        host[Name].AtBarrier = disk =>
+        {
+            var writes = new UnflushedWrites(disk);
+            foreach (CrashState state in new StateSelection(MaxStates, new Random(0)).Select(writes))
+            {
+                states++;
+                var left = CrashView.Of(Name, new SimulatedDisk(writes.Materialize(state)).Visible);
+                CheckReport report = ImageCheck.RunAsync(left, new CheckOptions()).GetAwaiter().GetResult();
+                Assert.Equal(0, report.CorruptionCount);
+            }
+        };
+        RepairReport repaired = await ImageRepair.RunAsync(file, RepairKinds.Leaks, new CheckOptions());
+        await file.FlushAsync();
+        Assert.Equal((1, 0), (repaired.LeaksFixed, repaired.Check.LeakCount));
+        Assert.True(states > 2, "no crash state was looked at");
+    }
+
     private static byte[] Repair(byte[] image) =>
         Repair(new SimulatedHost(scheduler: null, new Random(0)) { [Name] = new SimulatedDisk(image) });
 
@@ -118,6 +145,18 @@ public sealed class RepairCrashTests
         public int L1Table => Offset(40);
 
         public int RefcountTable => Offset(48);
+
+        /// <summary>Where an entry lies that alone leads to its cluster.</summary>
+        public int FirstCopiedL2Entry
+        {
+            get
+            {
+                int at = (int)(BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan(L1Table)) & 0x00fffffffffffe00);
+                while (bytes[at] != 0x80)
+                    at += sizeof(ulong);
+                return at;
+            }
+        }
 
         public int RefcountBlock(int index) => Offset(RefcountTable + (8 * index));
 

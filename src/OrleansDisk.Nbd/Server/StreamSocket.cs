@@ -200,9 +200,9 @@ internal sealed unsafe partial class StreamSocket : IDisposable
             {
                 _socket.Shutdown(how);
             }
-            catch (SocketException)
+            catch (Exception e) when (e is SocketException or ObjectDisposedException)
             {
-                // Not connected any more: nothing waits on it.
+                // Not connected any more, or given up with a TLS handshake that failed: nothing waits on it.
             }
         }
     }

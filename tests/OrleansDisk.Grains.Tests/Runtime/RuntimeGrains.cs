@@ -125,6 +125,7 @@ public abstract class TurnGrain(Journal journal) : Grain, ITurnGrain
         using (cancellationToken.Register(cancelled.SetResult))
             await cancelled.Task;
         journal.Write("was cancelled");
+        await journal.When("nobody waits");
     }
 }
 

@@ -6,8 +6,10 @@ namespace OrleansDisk.Nbd.Tests.Misuse;
 
 /// <summary>
 /// Seeded clients that break the protocol in every state of it: the server answers as the protocol says or closes, serves
-/// everybody else meanwhile, and keeps nothing of them.
+/// everybody else meanwhile, and keeps nothing of them. No other tests run meanwhile: their memory would count.
 /// </summary>
+[CollectionDefinition(nameof(MisuseTests), DisableParallelization = true)]
+[Collection(nameof(MisuseTests))]
 public sealed class MisuseTests
 {
     private const uint ExportBytes = 1 << 20;

@@ -14,6 +14,8 @@ internal sealed class RepairRun(IBlockFile file, Header header, RepairKinds kind
 
     public async Task<CheckReport> RunAsync()
     {
+        // An owner that died may have left writes in the page cache alone: they must not get lost behind what follows from them.
+        await _writer.BarrierAsync();
         await ClearUnknownBitsAsync();
         SnapshotTableRepair? snapshots = null;
         if (RepairsErrors)
