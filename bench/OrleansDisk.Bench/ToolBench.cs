@@ -73,7 +73,7 @@ internal sealed class ToolBench(BenchOptions options, Workspace workspace)
             Print(string.Create(CultureInfo.InvariantCulture,
                 $"| {comparison.Name} | {Text(theirs)} | {Text(ours)} | {ratio:F2}{verdict} | {theirs.Processor / ours.Processor:F2} |"));
         }
-        Print(string.Create(CultureInfo.InvariantCulture, $"\nFor comparison, cp of the raw disk: {Text(await MeasureCopyAsync(cancellation))}."));
+        Print($"\nFor comparison, cp of the raw disk: {Text(await MeasureCopyAsync(cancellation))}.");
         if (options.Output is not null)
             MarkedSection.Write(options.Output, "tools", _report.ToString());
         return 0;
