@@ -35,6 +35,28 @@ public sealed class BadSnapshotTests : IDisposable
         Assert.Contains("one", Tool.Run("qemu-img", "snapshot", "-l", path), StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData(2, 2 << 20, "Can't resize a v2 image which has snapshots")]
+    [InlineData(3, -512, "snapshot 1 says that its disk has")]
+    [InlineData(3, long.MaxValue, "snapshot 1 says that its disk has")]
+    [InlineData(3, 1L << 60, "snapshot 1 says that its disk has")]
+    public async Task A_snapshot_whose_disk_had_a_size_that_can_not_be_is_not_applied(int version, long virtualBytes, string refusal)
+    {
+        string path = _image.Sibling("disk.qcow2");
+        Disk.Create(path, 1 << 20, version == 2 ? "compat=0.10" : "compat=1.1");
+        Tool.Run("qemu-img", "snapshot", "-c", "one", path);
+        long table = BinaryPrimitives.ReadInt64BigEndian(File.ReadAllBytes(path).AsSpan(64));
+        BadImage.Poke(path, (int)table + 48, 8, (ulong)virtualBytes);
+        byte[] before = File.ReadAllBytes(path);
+        await Exclusive.Run(async () =>
+        {
+            await using Qcow2Image disk = await Qcow2Image.OpenAsync(path, new Qcow2OpenOptions { Access = ImageAccess.Write });
+            Qcow2Exception e = await Assert.ThrowsAnyAsync<Qcow2Exception>(() => disk.ApplySnapshotAsync("one"));
+            Assert.Contains(refusal, e.Message, StringComparison.Ordinal);
+        });
+        Assert.Equal(before, File.ReadAllBytes(path));
+    }
+
     [Fact]
     public async Task A_snapshot_table_longer_than_64_MiB_is_refused_before_its_names_fill_the_memory()
     {

@@ -16,6 +16,7 @@ internal static class OperationCatalog
         (9, DiscardOperation.Draw),
         (8, _ => new FlushOperation()),
         (4, ExtentOperation.Draw),
+        (2, _ => new UpkeepOperation()),
         (2, GrowOperation.Draw),
         (1, ShrinkOperation.Draw),
         (4, CreateSnapshotOperation.Draw),

@@ -54,6 +54,16 @@ internal sealed record ShrinkOperation(int Sectors) : IOperation
     }
 }
 
+/// <summary>What whoever holds an image open does from time to time: tables that nobody uses leave memory, freed space goes back.</summary>
+internal sealed record UpkeepOperation : IOperation
+{
+    public Task RunAsync(World world) => world.TryAsync(async image =>
+    {
+        await image.DropUnusedTablesAsync();
+        await image.ReclaimAsync();
+    });
+}
+
 /// <summary>The image is checked while others wait: nothing leaks.</summary>
 internal sealed record SettledCheckOperation : IOperation
 {
