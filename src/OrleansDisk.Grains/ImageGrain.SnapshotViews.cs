@@ -1,4 +1,3 @@
-using OrleansDisk.Abstractions;
 using OrleansDisk.Qcow2;
 using OrleansDisk.Qcow2.Format;
 using OrleansDisk.Qcow2.Io;
@@ -61,12 +60,8 @@ public sealed partial class ImageGrain
         return view;
     }
 
-    private async Task<SnapshotEntry> FindSnapshotAsync(HeldImage held, string idOrName)
-    {
-        IReadOnlyList<SnapshotEntry> snapshots = await held.Disk.Turns.RunAsync(() => held.Image.ListSnapshotsAsync().AsTask());
-        return snapshots.FirstOrDefault(snapshot => snapshot.Id == idOrName) ?? snapshots.FirstOrDefault(snapshot => snapshot.Name == idOrName)
-            ?? throw new ImageException(SectorError.NotFound, $"image '{_key}': there is no snapshot '{idOrName}'");
-    }
+    private static Task<SnapshotEntry> FindSnapshotAsync(HeldImage held, string idOrName) =>
+        held.Disk.Turns.RunAsync(() => held.Image.FindSnapshotAsync(idOrName));
 
     /// <summary>Closes a view, if there is one. What comes for it from then on is refused.</summary>
     private async Task EndViewAsync(string id)

@@ -31,6 +31,12 @@ public sealed partial class Qcow2Image
         return snapshots;
     }
 
+    /// <summary>A snapshot.</summary>
+    /// <param name="idOrName">Its id or, if none has that id, its name.</param>
+    /// <exception cref="SnapshotException">There is none.</exception>
+    /// <exception cref="Qcow2FormatException">The table is damaged.</exception>
+    public async Task<SnapshotEntry> FindSnapshotAsync(string idOrName) => SnapshotTable.Find(await ListSnapshotsAsync(), idOrName);
+
     /// <summary>
     /// Takes a snapshot of the disk, which is on stable storage when this ends. All that was written before is in it. The
     /// VM state that it has, if any, was written before and is the disk's no more.

@@ -3,6 +3,9 @@ namespace OrleansDisk.Qcow2.Format;
 /// <summary>What a header's feature bits allow.</summary>
 internal static class FeatureCheck
 {
+    /// <summary>The autoclear features that whoever writes here keeps true.</summary>
+    public const AutoclearFeatures KnownAutoclear = AutoclearFeatures.Bitmaps | AutoclearFeatures.RawExternalData;
+
     private const IncompatibleFeatures Known = IncompatibleFeatures.Dirty | IncompatibleFeatures.Corrupt
         | IncompatibleFeatures.ExternalDataFile | IncompatibleFeatures.CompressionType | IncompatibleFeatures.ExtendedL2;
 

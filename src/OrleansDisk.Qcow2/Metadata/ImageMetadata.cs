@@ -233,7 +233,7 @@ internal sealed partial class ImageMetadata
     /// </summary>
     public Task ClearUnknownFeaturesAsync()
     {
-        AutoclearFeatures known = Header.Autoclear & (AutoclearFeatures.Bitmaps | AutoclearFeatures.RawExternalData);
+        AutoclearFeatures known = Header.Autoclear & FeatureCheck.KnownAutoclear;
         return known == Header.Autoclear ? Task.CompletedTask : Order.BetweenWriteBacksAsync(async () =>
         {
             byte[] field = new byte[sizeof(ulong)];

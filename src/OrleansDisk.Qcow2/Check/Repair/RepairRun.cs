@@ -171,7 +171,7 @@ internal sealed class RepairRun(IBlockFile file, Header header, RepairKinds kind
     /// <summary>What is written from now on may make false what autoclear bits stand for that nobody here keeps true.</summary>
     private async ValueTask ClearUnknownBitsAsync()
     {
-        AutoclearFeatures known = _header.Autoclear & (AutoclearFeatures.Bitmaps | AutoclearFeatures.RawExternalData);
+        AutoclearFeatures known = _header.Autoclear & FeatureCheck.KnownAutoclear;
         if (known == _header.Autoclear)
             return;
         byte[] field = new byte[sizeof(ulong)];
